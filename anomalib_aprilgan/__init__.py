@@ -1,0 +1,38 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""APRIL-GAN for anomalib: zero- and few-shot anomaly detection with a frozen CLIP."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anomalib_aprilgan.data import AuxiliaryDataModule, DemoDataModule
+    from anomalib_aprilgan.lightning_model import AprilGan
+    from anomalib_aprilgan.post_processor import AprilGanPostProcessor
+    from anomalib_aprilgan.torch_model import AprilGanModel
+
+__version__ = "0.1.0"
+__all__ = ["AprilGan", "AprilGanModel", "AprilGanPostProcessor", "AuxiliaryDataModule", "DemoDataModule"]
+
+_HOMES = {
+    "AprilGan": "lightning_model",
+    "AprilGanModel": "torch_model",
+    "AprilGanPostProcessor": "post_processor",
+    "AuxiliaryDataModule": "data",
+    "DemoDataModule": "data",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: the start-up hook (plugin.py) must be loadable without torch.
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,72 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which normal images a few-shot model sees, and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import LabelName, get_image_filenames, read_image
+from torch import Tensor
+
+
+def draw_references(candidates: Sequence[str], k_shot: int, seed: int, with_replacement: bool = False) -> list[str]:
+    """``k_shot`` paths drawn from the sorted candidates, the same for the same seed.
+
+    Differs: the authors draw with replacement, so that their k images may be fewer.
+
+    Raises:
+        ValueError: If there are fewer candidates than images to draw.
+    """
+    available = len(candidates)
+    if available == 0 or (k_shot > available and not with_replacement):
+        msg = (
+            f"`k_shot` {k_shot} is larger than the number of normal reference images, {available}. "
+            "Lower `k_shot`, add images or set `with_replacement`."
+        )
+        raise ValueError(msg)
+    chosen = np.random.default_rng(seed).choice(available, size=k_shot, replace=with_replacement)
+    return [sorted(candidates)[index] for index in chosen]
+
+
+def normal_train_images(datamodule: AnomalibDataModule) -> list[str]:
+    """Paths of the normal training images of a data module that is set up, or of its target."""
+    samples = getattr(datamodule, "target", datamodule).train_data.samples
+    return [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
+
+
+def folder_images(folder: str | Path) -> list[str]:
+    """Paths of all images in and below a folder, or of the one image.
+
+    Raises:
+        ValueError: If there is no such folder or no image in it.
+    """
+    if not Path(folder).exists():
+        msg = f"`few_shot_source` {str(folder)!r} does not exist. Give a folder or a list of normal images."
+        raise ValueError(msg)
+    try:
+        return [str(path) for path in get_image_filenames(folder)]
+    except ValueError as error:
+        msg = f"`few_shot_source` {str(folder)!r} holds no images: {error}"
+        raise ValueError(msg) from error
+
+
+def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images (K, 3, H, W), transformed as the model's pre-processor does.
+
+    Raises:
+        ValueError: If a file can't be read as an image.
+    """
+    images = []
+    for path in paths:
+        try:
+            images.append(transform(read_image(path, as_tensor=True)))
+        except OSError as error:
+            msg = f"The reference image {str(path)!r} can't be read: {error}"
+            raise ValueError(msg) from error
+    return torch.stack(images)

@@ -1,0 +1,325 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""APRIL-GAN as an anomalib model: steps, hooks and components; no tensor maths."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule, Batch
+from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torchvision.transforms.v2 import Transform
+
+from anomalib_aprilgan import checkpoint as checkpoints
+from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
+from anomalib_aprilgan.data.references import draw_references, folder_images, normal_train_images, read_references
+from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.post_processor import AprilGanPostProcessor
+from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
+
+logger = logging.getLogger(__name__)
+
+NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
+
+
+class AprilGan(AnomalibModule):
+    """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
+
+    Args:
+        backbone: open_clip architecture, or path of an open_clip model configuration (.json).
+        pretrained: open_clip tag, path of a checkpoint, or None for random weights (tests).
+        image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
+        layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
+        quick_gelu: Run CLIP with QuickGELU, as OpenAI's weights were trained. The released adapters need False.
+        adapters: "mvtecad" or "visa", the authors' adapters trained on that data set; "auto", the one that was not
+            trained on the data set to be tested; path of a file (theirs, or a checkpoint of ours); None: to be trained.
+        class_name: Word for the object in the prompts. None: the data module's category, else "object".
+        k_shot: Number of normal reference images. 0: zero-shot.
+        few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
+            data module's normal training images.
+        with_replacement: Draw references with replacement, as the authors do.
+        seed: Of the draw.
+        prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
+            None: the report's ensemble.
+        learning_rate: Of the adapters' training with Adam.
+        pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
+        post_processor: Instance, or True for the rank-preserving one.
+        evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
+        visualizer: Instance, or True for anomalib's.
+
+    Raises:
+        ValueError: If an argument is out of range or the weights or adapters do not fit the backbone.
+        FileNotFoundError: If a given file does not exist.
+        ConnectionError: If CLIP's weights are neither cached nor to be downloaded.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str | None = "openai",
+        image_size: int = 518,
+        layers: list[int] | None = None,
+        quick_gelu: bool = False,
+        adapters: str | None = "auto",
+        class_name: str | None = None,
+        k_shot: int = 0,
+        few_shot_source: str | Path | list[str] | None = None,
+        with_replacement: bool = False,
+        seed: int = 0,
+        prompts: str | dict[str, Any] | None = None,
+        learning_rate: float = 1e-3,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if pre_processor is True:
+            mean, std = image_statistics(backbone, pretrained)
+            pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        if k_shot < 0:
+            msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {k_shot}."
+            raise ValueError(msg)
+        self.adapters = adapters
+        self.class_name = class_name
+        self.k_shot = k_shot
+        self.few_shot_source = few_shot_source
+        self.with_replacement = with_replacement
+        self.seed = seed
+        self.learning_rate = learning_rate
+
+        encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
+        ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
+        self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
+        self.reference_paths: list[str] = []
+        self._target: list[Any] | None = None
+        self._category_features: dict[str, Tensor] = {}
+        self._adapters_ready = False
+        if adapters is not None and adapters not in NAMED_ADAPTERS:
+            self._load_adapters(adapters)
+
+    # --- what anomalib asks a model ---
+
+    @property
+    def learning_type(self) -> LearningType:
+        """ONE_CLASS if adapters are to be trained, because Engine trains no zero- and few-shot models; else by k_shot."""
+        if self.adapters is None:
+            return LearningType.ONE_CLASS
+        return LearningType.FEW_SHOT if self.k_shot else LearningType.ZERO_SHOT
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """No sanity check: its few images would set thresholds and score bounds."""
+        return {"num_sanity_val_steps": 0}
+
+    @staticmethod
+    def configure_pre_processor(
+        image_size: tuple[int, int] | None = None,
+        mean: tuple[float, ...] = IMAGE_MEAN,
+        std: tuple[float, ...] = IMAGE_STD,
+    ) -> PreProcessor:
+        """Bicubic resizing without keeping the aspect ratio, and normalisation."""
+        return AprilGanPreProcessor(image_size or (518, 518), mean, std)
+
+    def configure_post_processor(self) -> PostProcessor:
+        """The rank-preserving post-processor."""
+        return AprilGanPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
+        image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
+        pixel = [
+            metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
+            for metric in (AUROC, F1Max, AUPR, AUPRO)
+        ]
+        return Evaluator(test_metrics=[*image, *pixel])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
+        """Adam over the adapters, or None if they are not trained."""
+        if self.adapters is not None:
+            return None
+        return torch.optim.Adam(self.model.adapters.parameters(), lr=self.learning_rate, betas=(0.5, 0.999))
+
+    def val_dataloader(self) -> list:
+        """No data: lets anomalib validate zero-shot models without any, as it does before predicting an image."""
+        return []
+
+    # --- setting up ---
+
+    def setup(self, stage: str) -> None:
+        """Fetch named adapters, unless a checkpoint is about to bring them, and check that the data fit the model."""
+        del stage
+        datamodule = self._datamodule
+        if self.adapters is not None and isinstance(datamodule, AuxiliaryDataModule):
+            msg = (
+                f"`adapters` is {self.adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set "
+                "`adapters` to None to train, or give the target data module alone to test."
+            )
+            raise ValueError(msg)
+        if self.adapters in NAMED_ADAPTERS and not self._adapters_ready and not self._resuming:
+            name = self.adapters
+            if name == "auto":
+                name = auto_adapters(datamodule)
+                logger.info("adapters='auto': using the adapters trained on %s.", name)
+            self._load_adapters(fetch_adapters(name))
+
+    def on_fit_start(self) -> None:
+        """Encode the names of the auxiliary categories."""
+        categories = getattr(self._datamodule, "train_categories", None)
+        if not categories:
+            msg = (
+                "Adapters are trained on defects and their masks, but the training data of "
+                f"{type(self._datamodule).__name__} are normal images without masks. Wrap a labelled data module in "
+                "AuxiliaryDataModule, or set `adapters` to use trained ones."
+            )
+            raise ValueError(msg)
+        self._category_features = {name: self.model.encode_class_name(name) for name in categories}
+
+    def on_validation_start(self) -> None:
+        """Set class name and references."""
+        self._set_target()
+
+    def on_test_start(self) -> None:
+        """Set class name and references."""
+        self._set_target()
+
+    def on_predict_start(self) -> None:
+        """Set class name and references."""
+        self._set_target()
+
+    def _set_target(self) -> None:
+        """Bring text features and memory banks in line with class name and references, if they are not.
+
+        This happens here and not in setup(), because only now a checkpoint is restored and the model is on its device.
+        """
+        class_name = self._wanted_class_name()
+        source = self.few_shot_source if isinstance(self.few_shot_source, list) else str(self.few_shot_source)
+        target = [class_name, self.k_shot, source if self.k_shot else None, self.with_replacement, self.seed]
+        by_hand = self._target is None and self.model.class_name == class_name and not self.k_shot
+        if target != self._target and not by_hand:
+            if self._target is not None:
+                logger.warning("Target changed from %s to %s: thresholds need a new validation.", self._target, target)
+            self._set_up_model(class_name)
+        self._target = target
+        if not self._adapters_ready:
+            logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
+
+    def _set_up_model(self, class_name: str) -> None:
+        logger.info("Class name in the prompts: %s", class_name)
+        self.reference_paths = self._choose_references()
+        references = None
+        if self.reference_paths:
+            logger.info("Reference images: %s", ", ".join(self.reference_paths))
+            transform = self.pre_processor.transform if self.pre_processor else self._default_transform
+            references = read_references(self.reference_paths, transform)
+        self.model.setup(class_name, references)
+        if isinstance(self.post_processor, AprilGanPostProcessor):
+            self.post_processor.assume_range(self.model.map_maximum)
+
+    def _wanted_class_name(self) -> str:
+        """The argument, the data module's category, what a checkpoint or an earlier run set, or "object"."""
+        return self.class_name or getattr(self._datamodule, "category", None) or self.model.class_name or "object"
+
+    def _choose_references(self) -> list[str]:
+        if not self.k_shot:
+            return []
+        if isinstance(self.few_shot_source, list):
+            if len(self.few_shot_source) != self.k_shot:
+                msg = f"`few_shot_source` lists {len(self.few_shot_source)} images, but `k_shot` is {self.k_shot}."
+                raise ValueError(msg)
+            return [str(path) for path in self.few_shot_source]
+        if self.few_shot_source is not None:
+            candidates = folder_images(self.few_shot_source)
+        elif self._datamodule is not None:
+            candidates = normal_train_images(self._datamodule)
+        else:
+            msg = (
+                f"`k_shot` is {self.k_shot}, but there are no reference images: give `few_shot_source` (a folder or a "
+                "list of normal images), a data module, or a checkpoint made with references."
+            )
+            raise ValueError(msg)
+        return draw_references(candidates, self.k_shot, self.seed, self.with_replacement)
+
+    @property
+    def _default_transform(self) -> Transform:
+        size = self.model.image_size
+        return self.configure_pre_processor((size, size)).transform
+
+    @property
+    def _datamodule(self) -> AnomalibDataModule | None:
+        return getattr(self._trainer, "datamodule", None)
+
+    @property
+    def _resuming(self) -> bool:
+        return self._trainer is not None and self._trainer.ckpt_path is not None
+
+    def _load_adapters(self, path: str | Path) -> None:
+        self.model.adapters.load_file(path)
+        self._adapters_ready = True
+
+    # --- steps ---
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the stages' focal and dice losses of a batch with masks and categories."""
+        del batch_idx
+        features = torch.stack([self._category_features[category] for category in batch.category])
+        focal, dice = self.model.stage_losses(batch.image, batch.gt_mask.float(), features)
+        loss = (focal + dice).sum()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+        self._adapters_ready = True
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        """Predictions; few-shot image scores are provisional, because their bounds are known only at the epoch's end."""
+        del batch_idx
+        text, anomaly_map = self.model.score_and_map(batch.image)
+        peaks = peak(anomaly_map)
+        if isinstance(self.post_processor, AprilGanPostProcessor):
+            self.post_processor.observe(text, peaks, batch.gt_label)
+        return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
+
+    # --- checkpoints ---
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = checkpoints.without_encoder(checkpoint["state_dict"])
+        hyper_parameters = checkpoint["hyper_parameters"]
+        if self.adapters is not None:
+            hyper_parameters["adapters"] = "auto"  # fetched only if the checkpoint did not bring them, which it does
+        if hyper_parameters.get("prompts") is not None:
+            hyper_parameters["prompts"] = asdict(self.model.prompts)
+        checkpoint[checkpoints.KEY] = {
+            "version": checkpoints.VERSION,
+            "model": checkpoints.describe(self.model),
+            "class_name": self.model.class_name,
+            "target": self._target,
+            "reference_paths": self.reference_paths,
+            "adapters": self.adapters,
+            "adapters_ready": self._adapters_ready,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint fits, and complete it with this model's CLIP."""
+        super().on_load_checkpoint(checkpoint)
+        ours = checkpoints.check(checkpoint, self.model)
+        self.model.memory.resize(checkpoints.memory_rows(checkpoint["state_dict"]))
+        checkpoint["state_dict"] = checkpoints.with_encoder(checkpoint["state_dict"], self.state_dict())
+        self.model.class_name = ours["class_name"]
+        self.reference_paths = ours["reference_paths"]
+        self._target = ours["target"]
+        self._adapters_ready = ours["adapters_ready"]

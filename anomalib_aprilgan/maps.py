@@ -1,0 +1,51 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomaly maps from patch tokens: pure functions of float32 tensors, the same ones in training and inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOGIT_SCALE = 100.0
+
+
+def stage_probabilities(tokens: Tensor, text_features: Tensor, image_size: int) -> Tensor:
+    """Probabilities (B, 2, H, W) of normal and abnormal, from one stage's adapted tokens (B, N, E).
+
+    Differs: the report's figure shows the softmax before the resizing, the authors' code resizes the logits.
+
+    Args:
+        tokens: Patch tokens in the joint space; need not be normalised.
+        text_features: Unit rows normal and abnormal, (2, E) for all images or (B, 2, E).
+        image_size: H and W in pixels.
+    """
+    logits = LOGIT_SCALE * F.normalize(tokens, dim=-1) @ text_features.mT
+    return resize(logits, image_size).softmax(dim=1)
+
+
+def zero_shot_map(stages: Sequence[Tensor], text_features: Tensor, image_size: int) -> Tensor:
+    """Anomaly map (B, H, W) in [0, S]: the probability of abnormal summed over S stages of adapted tokens (B, N, E)."""
+    return sum_stages([stage_probabilities(tokens, text_features, image_size)[:, 1] for tokens in stages])
+
+
+def few_shot_map(distances: Sequence[Tensor], image_size: int) -> Tensor:
+    """Anomaly map (B, H, W) in [0, 2 S]: S stages' distances (B, N) to the memory bank, resized and summed."""
+    return sum_stages([resize(distance.unsqueeze(-1), image_size)[:, 0] for distance in distances])
+
+
+def resize(patches: Tensor, image_size: int) -> Tensor:
+    """Values per patch (B, N, C) of a square grid, as images (B, C, H, W), bilinear with aligned corners."""
+    side = math.isqrt(patches.shape[1])
+    grid = patches.mT.unflatten(-1, (side, side))
+    return F.interpolate(grid, size=(image_size, image_size), mode="bilinear", align_corners=True)
+
+
+def sum_stages(stage_maps: Sequence[Tensor]) -> Tensor:
+    """The sum of maps of the same shape."""
+    return torch.stack(list(stage_maps)).sum(dim=0)

@@ -1,0 +1,68 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Memory bank: the patch tokens of a few normal images, per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# 64 MiB of similarities are held at once, however large batch and bank are.
+SIMILARITIES_PER_PASS = 2**24
+
+
+class MemoryBank(nn.Module):
+    """Per stage, the normalised patch tokens of the reference images, as buffers (K * N, D). Empty until filled.
+
+    Args:
+        widths: Width D of each stage.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.n_stages = len(widths)
+        for stage, width in enumerate(widths):
+            self.register_buffer(f"stage{stage}", torch.empty(0, width))
+
+    @property
+    def banks(self) -> list[Tensor]:
+        """The stages' rows (K * N, D), unit vectors."""
+        return [getattr(self, f"stage{stage}") for stage in range(self.n_stages)]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no reference images."""
+        return len(self.stage0) == 0
+
+    def fill(self, stages: Sequence[Tensor]) -> None:
+        """Replace the content by the patch tokens (K, N, D) of K reference images, per stage."""
+        for stage, tokens in enumerate(stages):
+            setattr(self, f"stage{stage}", F.normalize(tokens.float().flatten(0, 1), dim=-1))
+
+    def clear(self) -> None:
+        """Forget the reference images."""
+        self.resize([0] * self.n_stages)
+
+    def resize(self, rows: Sequence[int]) -> None:
+        """Make room for ``rows`` per stage, uninitialised, to be loaded from a state dict."""
+        for stage, (bank, length) in enumerate(zip(self.banks, rows, strict=True)):
+            setattr(self, f"stage{stage}", bank.new_empty(length, bank.shape[1]))
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Per stage, the cosine distance (B, N) in [0, 2] of tokens (B, N, D) to the nearest row of the bank."""
+        return [nearest_distance(tokens, bank) for tokens, bank in zip(stages, self.banks, strict=True)]
+
+
+def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
+    """Smallest cosine distance (B, N) of tokens (B, N, D) to the unit rows (M, D) of a bank.
+
+    The distance of a zero vector to anything is 1.
+    """
+    queries = F.normalize(tokens, dim=-1).flatten(0, 1)
+    chunk = max(1, SIMILARITIES_PER_PASS // len(bank))
+    nearest = torch.cat([(rows @ bank.mT).amax(dim=-1) for rows in queries.split(chunk)])
+    return (1 - nearest).view(tokens.shape[:-1])

@@ -1,0 +1,118 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rank-preserving normalisation, and the bounds that the few-shot image score is scaled with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from anomalib.post_processing import PostProcessor
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class ImageScores(Metric):
+    """What the image scores of all validation images are made of: text scores, maxima of the maps, labels."""
+
+    full_state_update = False
+    text: list[Tensor]
+    peak: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("text", "peak", "label"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
+        """Add text scores (B,), maxima (B,) and labels (B,), which may be unknown."""
+        self.text.append(text)
+        self.peak.append(peak)
+        if label is not None:
+            self.label.append(label)
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All text scores, maxima and, if every image has one, labels."""
+        text, peak = dim_zero_cat(self.text), dim_zero_cat(self.peak)
+        label = dim_zero_cat(self.label) if self.label else None
+        return text, peak, label if label is not None and len(label) == len(text) else None
+
+
+class AprilGanPostProcessor(PostProcessor):
+    """anomalib's post-processor with a normalisation that keeps the order of scores.
+
+    Piecewise linear from the validation's minimum over the threshold to the maximum, to 0, 0.5 and 1: strictly rising
+    on the validation range, so that AUROC, F1-max, average precision and PRO are those of the raw scores. Differs:
+    anomalib's clamps all scores further than half the range from the threshold, which ties them. Values beyond the
+    validation range become 0 or 1 here too.
+
+    A score at the threshold counts as abnormal, as it does in the metric that finds the threshold.
+
+    Few-shot image scores depend on the range of the anomaly maps' maxima. It is known only when all validation images
+    have been seen, so image scores are collected in parts and completed at the end of the epoch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._image_scores = ImageScores()
+
+    def assume_range(self, map_maximum: float) -> None:
+        """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_maximum``], until validated."""
+        for low, threshold, high, maximum in (
+            (self.image_min, self._image_threshold, self.image_max, 1.0),
+            (self.pixel_min, self._pixel_threshold, self.pixel_max, map_maximum),
+        ):
+            low.fill_(0.0)
+            threshold.fill_(maximum / 2)
+            high.fill_(maximum)
+
+    def observe(self, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
+        """Add a validation batch's text scores (B,), map maxima (B,) and labels (B,)."""
+        self._image_scores.update(text, peak, label)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Update the pixel statistics; those of images wait for the end of the epoch."""
+        del trainer, pl_module, args, kwargs
+        if self.enable_thresholding:
+            self._pixel_threshold_metric.update(outputs)
+        if self.enable_normalization:
+            self._pixel_min_max_metric.update(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the model's score bounds, then thresholds and ranges, from all validation images."""
+        if self._image_scores.update_called:
+            text, peak, label = self._image_scores.compute()
+            self._image_scores.reset()
+            pl_module.model.set_score_bounds(peak)
+            scores = SimpleNamespace(pred_score=pl_module.model.image_score(text, peak), gt_label=label)
+            if self.enable_thresholding:
+                self._image_threshold_metric.update(scores)
+            if self.enable_normalization:
+                self._image_min_max_metric.update(scores)
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    @staticmethod
+    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
+        if preds is None:
+            return None
+        threshold = torch.where(threshold.isnan(), (norm_max + norm_min) / 2, threshold)
+        below = 0.5 * (preds - norm_min) / _positive(threshold - norm_min)
+        above = 0.5 + 0.5 * (preds - threshold) / _positive(norm_max - threshold)
+        normalized = torch.where(preds < threshold, below, above).clamp(0, 1)
+        return torch.where(norm_min.isnan() | norm_max.isnan(), preds, normalized)
+
+    @staticmethod
+    def _apply_threshold(preds: Tensor | None, threshold: Tensor) -> Tensor | None:
+        return None if preds is None else preds >= threshold
+
+
+def _positive(width: Tensor) -> Tensor:
+    """The width, or 1 where a segment is empty."""
+    return torch.where(width > 0, width, 1.0)

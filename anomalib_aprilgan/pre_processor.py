@@ -1,0 +1,76 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Resizing as the authors do it, with Pillow's results, inside anomalib's pre-processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.spec import spec_to_transform, transform_to_spec
+from anomalib.pre_processing.utils.transform import get_exportable_transform
+from torch import Tensor
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import Mask, wrap
+
+
+class PillowResize(Resize):
+    """Resizes images in [0, 1] in 8 bits, as Pillow does, and masks bilinearly to where more than half is covered.
+
+    Differs from torchvision: there, floating images keep the overshoot of bicubic interpolation, and masks are taken
+    from the nearest pixel above and to the left, which shifts small defects by up to a pixel.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The image (..., 3, H, W) or mask (..., H, W) at the wanted size."""
+        if list(inpt.shape[-2:]) == list(self.size):
+            return inpt
+        if isinstance(inpt, Mask):
+            return self._resize_mask(inpt)
+        levels = (inpt * 255).round().clamp(0, 255).to(torch.uint8)
+        return wrap(super().transform(levels, params).to(inpt.dtype) / 255, like=inpt)
+
+    def _resize_mask(self, mask: Mask) -> Tensor:
+        soft = mask.as_subclass(Tensor).float().unsqueeze(0)
+        soft = F.resize(soft, self.size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        return wrap((soft.squeeze(0) > 0.5).to(mask.dtype), like=mask)  # noqa: PLR2004
+
+
+class AprilGanPreProcessor(PreProcessor):
+    """Resizing to the model's size with Pillow's results, then normalisation.
+
+    Exported models and checkpoints hold anomalib's own transforms of the same size: 8-bit arithmetic has no place in
+    a traced graph, and checkpoints restore only what anomalib knows.
+
+    Args:
+        image_size: Height and width in pixels.
+        mean: Of each RGB channel of images in [0, 1].
+        std: Likewise.
+    """
+
+    def __init__(self, image_size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        resize = Resize(list(image_size), interpolation=InterpolationMode.BICUBIC, antialias=True)
+        self._use(Compose([resize, Normalize(mean=list(mean), std=list(std))]))
+
+    def _use(self, plain: Compose) -> None:
+        resize, normalize = plain.transforms
+        pillow = PillowResize(resize.size, interpolation=resize.interpolation, antialias=True)
+        self.plain = plain
+        self.transform = Compose([pillow, normalize])
+        self.export_transform = get_exportable_transform(plain)
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """The transform as plain data."""
+        return {"transform": transform_to_spec(self.plain)}
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore what ``checkpoint_config`` returned."""
+        plain = spec_to_transform(config["transform"])
+        if not isinstance(plain, Compose) or [type(part) for part in plain.transforms] != [Resize, Normalize]:
+            msg = "The checkpoint was made with another pre-processor: pass the same one to the model that loads it."
+            raise ValueError(msg)
+        self._use(plain)

@@ -1,0 +1,148 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The APRIL-GAN model (arXiv:2305.17382, figure 1) as a plain torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from anomalib.data import InferenceBatch
+from torch import Tensor, nn
+
+from anomalib_aprilgan.adapters import StageAdapters
+from anomalib_aprilgan.encoder import ClipEncoder
+from anomalib_aprilgan.losses import dice_loss, focal_loss
+from anomalib_aprilgan.maps import few_shot_map, stage_probabilities, zero_shot_map
+from anomalib_aprilgan.memory import MemoryBank
+from anomalib_aprilgan.prompts import PromptEnsemble, text_features
+from anomalib_aprilgan.scores import few_shot_score, text_score
+
+
+class AprilGanModel(nn.Module):
+    """A frozen CLIP with text features of a class name, an adapter per stage and memory banks of reference images.
+
+    Args:
+        encoder: The frozen CLIP.
+        prompts: The sentences about normal and abnormal objects.
+        image_size: Height and width of images and anomaly maps in pixels.
+    """
+
+    text_features: Tensor
+    score_bounds: Tensor
+
+    def __init__(self, encoder: ClipEncoder, prompts: PromptEnsemble, image_size: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.prompts = prompts
+        self.image_size = image_size
+        self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
+        self.memory = MemoryBank(encoder.widths)
+        self.class_name: str | None = None
+        self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
+        # Range of the anomaly maps' maxima over the validation images; NaN: not validated.
+        self.register_buffer("score_bounds", torch.full((2,), torch.nan))
+
+    def setup(self, class_name: str, reference_images: Tensor | None = None) -> None:
+        """Set the class name and the reference images; may be called again, which replaces both.
+
+        Args:
+            class_name: Word for the inspected object in the prompts.
+            reference_images: K preprocessed normal images (K, 3, H, W); None: zero-shot.
+        """
+        # Lightning calls this in inference mode, whose tensors could not be loaded into later.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.text_features = self.encode_class_name(class_name)
+            self.class_name = class_name
+            self.score_bounds.fill_(torch.nan)
+            self.memory.clear()
+            if reference_images is not None:
+                self.memory.fill(self._encode_references(reference_images))
+
+    def encode_class_name(self, class_name: str) -> Tensor:
+        """Text features (2, E) of the prompt ensemble about ``class_name``."""
+        normal, abnormal = self.prompts.sentences(class_name)
+        embeddings = self.encoder.encode_text([*normal, *abnormal])
+        return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
+
+    def forward(self, images: Tensor) -> InferenceBatch:
+        """Image scores (B,) and anomaly maps (B, H, W) of preprocessed images (B, 3, H, W), in float32.
+
+        Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
+        maximum, scaled by the bounds seen in validation, so that it may leave [0, 1] a little.
+        """
+        text, anomaly_map = self.score_and_map(images)
+        return InferenceBatch(pred_score=self.image_score(text, peak(anomaly_map)), anomaly_map=anomaly_map)
+
+    def score_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Text scores (B,), without the memory bank's share, and anomaly maps (B, H, W).
+
+        Raises:
+            RuntimeError: Before ``setup``.
+        """
+        if self.class_name is None:
+            msg = "The model has no class name yet: call setup(class_name) first."
+            raise RuntimeError(msg)
+        embedding, stages = self.encoder(images)
+        projected = self.adapters(stages)
+        with _full_precision(images):
+            score = text_score(embedding.float(), self.text_features)
+            anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
+            if not self.memory.is_empty:
+                anomaly_map = anomaly_map + few_shot_map(self.memory(_float(stages)), self.image_size)
+        return score, anomaly_map
+
+    def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:
+        """Image scores (B,) from text scores (B,) and the anomaly maps' maxima (B,)."""
+        if self.memory.is_empty:
+            return text
+        theoretical = torch.tensor([0.0, self.map_maximum], device=peaks.device)
+        return few_shot_score(text, peaks, self.score_bounds.where(~self.score_bounds.isnan(), theoretical))
+
+    def set_score_bounds(self, peaks: Tensor) -> None:
+        """Scale few-shot scores by the range of the validation images' map maxima (M,) from now on."""
+        self.score_bounds.copy_(torch.stack([peaks.min(), peaks.max()]))
+
+    @property
+    def map_maximum(self) -> float:
+        """What no anomaly map exceeds: 1 per stage, and with references 2 more for the cosine distance."""
+        return float(self.memory.n_stages * (1 if self.memory.is_empty else 3))
+
+    def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Focal and dice loss (S,) of each stage; only the adapters receive gradients.
+
+        Args:
+            images: Preprocessed, (B, 3, H, W).
+            masks: 1 where abnormal, else 0, (B, H, W).
+            features: Text features of each image's category, (B, 2, E).
+        """
+        _, stages = self.encoder(images)
+        projected = self.adapters(stages)
+        with _full_precision(images):
+            probabilities = [stage_probabilities(tokens, features, self.image_size) for tokens in _float(projected)]
+            focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
+            dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
+        return focal, dice
+
+    def _encode_references(self, images: Tensor) -> list[Tensor]:
+        """Patch tokens (K, N, D) per stage, encoded one image at a time: K may be more than memory has room for."""
+        encoded = [self.encoder(image.unsqueeze(0))[1] for image in images.to(self.text_features.device)]
+        return [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
+
+
+def peak(anomaly_map: Tensor) -> Tensor:
+    """Maximum (B,) of each anomaly map (B, H, W)."""
+    return anomaly_map.amax(dim=(-2, -1))
+
+
+def _float(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.float() for tensor in tensors]
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager:
+    """Autocast switched off: a cosine in half precision is too coarse for softmax(100 x)."""
+    if torch.is_autocast_enabled(like.device.type):
+        return torch.autocast(like.device.type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,88 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Shared fixtures: the authors' goldens, and a tiny CLIP whose weights follow the goldens' rule."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CLIP
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as pil
+
+from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 56, "layers": 12, "width": 64, "head_width": 16, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+TINY_RESNET = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+    "text_cfg": TINY_CLIP["text_cfg"],
+}
+GOLDEN_SIZE = 70
+GOLDEN_LAYERS = [3, 6, 9, 12]
+
+
+def rule_tensor(name: str, shape: torch.Size, seed: int = 7) -> Tensor:
+    """The value that the goldens' weight rule gives the parameter ``name``."""
+    if len(shape) == 0:
+        return torch.tensor(np.log(1 / 0.07), dtype=torch.float32)
+    draw = np.random.RandomState(zlib.crc32(f"{seed}:{name}".encode())).standard_normal(shape)
+    noise = torch.from_numpy(draw.astype(np.float32))
+    if name.endswith("running_var"):
+        return 1 + 0.1 * noise.abs()
+    if len(shape) == 1:
+        return 1 + 0.1 * noise if name.endswith(".weight") else 0.05 * noise
+    return noise / np.sqrt(np.prod(shape[1:]))
+
+
+def read_pil(path: Path, size: int = GOLDEN_SIZE) -> Tensor:
+    """An image (3, H, W), preprocessed by PIL as the authors do."""
+    image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    return pil.normalize(pil.to_tensor(image), IMAGE_MEAN, IMAGE_STD)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """All arrays of the goldens."""
+    with np.load(GOLDEN / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def golden_images(golden: dict[str, np.ndarray]) -> Tensor:
+    """The 18 test images (18, 3, 70, 70), preprocessed by PIL."""
+    return torch.stack([read_pil(GOLDEN / "dataset" / path) for path in golden["image_paths"]])
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.json, tiny.pt (weights by the goldens' rule) and resnet.json."""
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "tiny.json").write_text(json.dumps(TINY_CLIP))
+    (folder / "resnet.json").write_text(json.dumps(TINY_RESNET))
+    state = CLIP(**TINY_CLIP).state_dict()
+    torch.save({name: rule_tensor(name, tensor.shape) for name, tensor in state.items()}, folder / "tiny.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments(clip_folder: Path) -> dict:
+    """Arguments that make AprilGan the goldens' model: tiny CLIP, image size 70, the golden adapters."""
+    return {
+        "backbone": str(clip_folder / "tiny.json"),
+        "pretrained": str(clip_folder / "tiny.pt"),
+        "image_size": GOLDEN_SIZE,
+        "layers": GOLDEN_LAYERS,
+        "adapters": str(GOLDEN / "adapters.pth"),
+    }
