@@ -161,21 +161,14 @@ class AprilGan(AnomalibModule):
     # --- setting up ---
 
     def setup(self, stage: str) -> None:
-        """Fetch named adapters, unless a checkpoint is about to bring them, and check that the data fit the model."""
+        """Check that the data fit the model."""
         del stage
-        datamodule = self._datamodule
-        if self.adapters is not None and isinstance(datamodule, AuxiliaryDataModule):
+        if self.adapters is not None and isinstance(self._datamodule, AuxiliaryDataModule):
             msg = (
                 f"`adapters` is {self.adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set "
                 "`adapters` to None to train, or give the target data module alone to test."
             )
             raise ValueError(msg)
-        if self.adapters in NAMED_ADAPTERS and not self._adapters_ready and not self._resuming:
-            name = self.adapters
-            if name == "auto":
-                name = auto_adapters(datamodule)
-                logger.info("adapters='auto': using the adapters trained on %s.", name)
-            self._load_adapters(fetch_adapters(name))
 
     def on_fit_start(self) -> None:
         """Encode the names of the auxiliary categories."""
@@ -202,10 +195,11 @@ class AprilGan(AnomalibModule):
         self._set_target()
 
     def _set_target(self) -> None:
-        """Bring text features and memory banks in line with class name and references, if they are not.
+        """Bring adapters, text features and memory banks in line with the arguments and the data, if they are not.
 
         This happens here and not in setup(), because only now a checkpoint is restored and the model is on its device.
         """
+        self._fetch_adapters()
         class_name = self._wanted_class_name()
         source = self.few_shot_source if isinstance(self.few_shot_source, list) else str(self.few_shot_source)
         target = [class_name, self.k_shot, source if self.k_shot else None, self.with_replacement, self.seed]
@@ -215,8 +209,17 @@ class AprilGan(AnomalibModule):
                 logger.warning("Target changed from %s to %s: thresholds need a new validation.", self._target, target)
             self._set_up_model(class_name)
         self._target = target
-        if not self._adapters_ready:
+
+    def _fetch_adapters(self) -> None:
+        """Fetch named adapters, unless a checkpoint has brought some."""
+        if self._adapters_ready:
+            return
+        if self.adapters is None:
             logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
+            return
+        name = auto_adapters(self._datamodule) if self.adapters == "auto" else self.adapters
+        logger.info("Adapters trained on %s", name)
+        self._load_adapters(fetch_adapters(name))
 
     def _set_up_model(self, class_name: str) -> None:
         logger.info("Class name in the prompts: %s", class_name)
@@ -262,10 +265,6 @@ class AprilGan(AnomalibModule):
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
         return getattr(self._trainer, "datamodule", None)
-
-    @property
-    def _resuming(self) -> bool:
-        return self._trainer is not None and self._trainer.ckpt_path is not None
 
     def _load_adapters(self, path: str | Path) -> None:
         self.model.adapters.load_file(path)

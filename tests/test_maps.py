@@ -1,0 +1,78 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Maps against a naive loop, and their properties."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from anomalib_aprilgan.maps import few_shot_map, resize, stage_probabilities, zero_shot_map
+
+SIZE = 15
+
+
+def unit_text(*batch: int) -> torch.Tensor:
+    return F.normalize(torch.randn(*batch, 2, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
+
+
+def naive_resize(grid: list[list[float]], size: int) -> torch.Tensor:
+    """Bilinear with aligned corners, pixel by pixel."""
+    side = len(grid)
+    out = torch.empty(size, size)
+    for row in range(size):
+        for column in range(size):
+            y, x = row * (side - 1) / (size - 1), column * (side - 1) / (size - 1)
+            top, left = min(int(y), side - 2), min(int(x), side - 2)
+            dy, dx = y - top, x - left
+            out[row, column] = (
+                grid[top][left] * (1 - dy) * (1 - dx)
+                + grid[top][left + 1] * (1 - dy) * dx
+                + grid[top + 1][left] * dy * (1 - dx)
+                + grid[top + 1][left + 1] * dy * dx
+            )
+    return out
+
+
+def test_probabilities_equal_a_naive_loop() -> None:
+    tokens, text = torch.randn(2, 9, 6), unit_text()
+    actual = stage_probabilities(tokens, text, SIZE)
+    for image in range(2):
+        logits = [
+            [100 * sum(a * b for a, b in zip(token.tolist(), row.tolist(), strict=True)) / token.norm().item() for token in tokens[image]]
+            for row in text
+        ]
+        normal, abnormal = (naive_resize([row[i : i + 3] for i in (0, 3, 6)], SIZE) for row in logits)
+        expected = (abnormal - normal).sigmoid()
+        torch.testing.assert_close(actual[image, 1], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(actual.sum(dim=1), torch.ones(2, SIZE, SIZE))
+
+
+def test_text_features_per_image_equal_one_by_one() -> None:
+    tokens, text = torch.randn(3, 16, 6), unit_text(3)
+    together = stage_probabilities(tokens, text, SIZE)
+    alone = [stage_probabilities(tokens[i : i + 1], text[i], SIZE) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_maps_sum_over_stages_of_different_grids() -> None:
+    stages = [torch.randn(2, n, 6) for n in (4, 9, 16)]
+    summed = zero_shot_map(stages, unit_text(), SIZE)
+    parts = [stage_probabilities(tokens, unit_text(), SIZE)[:, 1] for tokens in stages]
+    torch.testing.assert_close(summed, parts[0] + parts[1] + parts[2])
+    assert summed.min() >= 0
+    assert summed.max() <= len(stages)
+
+
+def test_few_shot_map_of_constant_distance_is_constant() -> None:
+    torch.testing.assert_close(few_shot_map([torch.full((1, 9), 0.25)] * 4, SIZE), torch.ones(1, SIZE, SIZE))
+
+
+def test_resize_keeps_corners_and_rows() -> None:
+    patches = torch.arange(16.0).reshape(1, 16, 1)
+    image = resize(patches, SIZE)[0, 0]
+    assert image[0].tolist() == sorted(image[0].tolist())
+    assert [image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]] == [0, 3, 12, 15]
+    assert math.isclose(image[0, SIZE // 2], 1.5, abs_tol=1e-5)

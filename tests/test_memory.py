@@ -1,0 +1,61 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Memory bank against scikit-learn, and its properties."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics.pairwise import cosine_distances
+
+from anomalib_aprilgan import memory
+from anomalib_aprilgan.memory import MemoryBank, nearest_distance
+
+
+def filled(stages: list[torch.Tensor]) -> MemoryBank:
+    bank = MemoryBank([tokens.shape[-1] for tokens in stages])
+    bank.fill(stages)
+    return bank
+
+
+@pytest.mark.parametrize("similarities_per_pass", [1, 70, 2**24])
+def test_distances_equal_sklearn_in_any_chunking(monkeypatch: pytest.MonkeyPatch, similarities_per_pass: int) -> None:
+    monkeypatch.setattr(memory, "SIMILARITIES_PER_PASS", similarities_per_pass)
+    references, queries = [torch.randn(3, 7, 5), torch.randn(3, 4, 9)], [torch.randn(2, 7, 5), torch.randn(2, 4, 9)]
+    for reference, query, actual in zip(references, queries, filled(references)(queries), strict=True):
+        expected = cosine_distances(query.flatten(0, 1), reference.flatten(0, 1)).min(axis=1).reshape(actual.shape)
+        torch.testing.assert_close(actual, torch.from_numpy(expected).float(), atol=1e-6, rtol=0)
+
+
+def test_a_stored_patch_has_distance_zero_at_any_scale() -> None:
+    tokens = torch.randn(2, 6, 8)
+    (distance,) = filled([tokens])([3 * tokens])
+    torch.testing.assert_close(distance, torch.zeros(2, 6), atol=1e-6, rtol=0)
+
+
+def test_more_references_never_raise_the_distance() -> None:
+    references, queries = torch.randn(4, 6, 8), torch.randn(2, 6, 8)
+    (few,), (many,) = filled([references[:2]])([queries]), filled([references])([queries])
+    assert (many <= few).all()
+
+
+def test_a_zero_token_has_distance_one() -> None:
+    assert nearest_distance(torch.zeros(1, 1, 3), torch.eye(3)).item() == 1
+
+
+def test_filling_again_replaces_and_clearing_empties() -> None:
+    bank = filled([torch.randn(2, 6, 8)])
+    bank.fill([torch.randn(3, 6, 8)])
+    assert len(bank.banks[0]) == 18
+    assert not bank.is_empty
+    bank.clear()
+    assert bank.is_empty
+    assert bank.banks[0].shape == (0, 8)
+
+
+def test_state_dict_round_trip() -> None:
+    bank, other = filled([torch.randn(2, 6, 8), torch.randn(2, 3, 4)]), MemoryBank([8, 4])
+    other.resize([len(rows) for rows in bank.banks])
+    other.load_state_dict(bank.state_dict())
+    for loaded, stored in zip(other.banks, bank.banks, strict=True):
+        assert torch.equal(loaded, stored)

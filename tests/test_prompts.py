@@ -1,0 +1,78 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt ensemble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+from anomalib_aprilgan.prompts import REPORT_PROMPTS, PromptEnsemble, text_features
+
+
+def write(path: Path, **changes: object) -> Path:
+    fields = {"normal_states": ["{}"], "abnormal_states": ["bad {}"], "templates": ["a photo of a {}."], **changes}
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_the_report_has_7_and_5_states_and_35_templates() -> None:
+    normal, abnormal = PromptEnsemble.from_yaml().sentences("bottle")
+    assert (len(normal), len(abnormal)) == (7 * 35, 5 * 35)
+    assert normal[0] == "a bad photo of a bottle."
+    assert abnormal[0] == "a bad photo of a damaged bottle."
+    assert normal[35] == "a bad photo of a flawless bottle."
+    assert len(set(normal + abnormal)) == 420
+
+
+def test_class_names_replace_the_category(tmp_path: Path) -> None:
+    prompts = PromptEnsemble.from_yaml(write(tmp_path / "p.yaml", class_names={"pcb1": "circuit board"}))
+    assert prompts.sentences("pcb1") == (["a photo of a circuit board."], ["a photo of a bad circuit board."])
+    assert prompts.sentences("pcb2")[0] == ["a photo of a pcb2."]
+
+
+def test_braces_in_a_class_name_are_text() -> None:
+    assert PromptEnsemble(["{}"], ["no {}"], ["the {}"]).sentences("a{}b{0}") == (["the a{}b{0}"], ["the no a{}b{0}"])
+
+
+def test_text_features_equal_a_naive_mean_of_directions() -> None:
+    normal, abnormal = torch.randn(4, 3), torch.randn(2, 3)
+    for row, embeddings in zip(text_features(normal, abnormal), (normal, abnormal), strict=True):
+        mean = sum(embedding / embedding.norm() for embedding in embeddings) / len(embeddings)
+        torch.testing.assert_close(row, F.normalize(mean, dim=0))
+
+
+def test_digest_tells_ensembles_apart() -> None:
+    first, second = PromptEnsemble(["{}"], ["no {}"], ["the {}"]), PromptEnsemble(["{}"], ["no {}"], ["a {}"])
+    assert first.digest() == PromptEnsemble(["{}"], ["no {}"], ["the {}"]).digest() != second.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"templates": ["a photo of a {}.", "a photo."]}, r"`templates`, entry 2: expected text with exactly one \{\}"),
+        ({"normal_states": ["{} {}"]}, r"`normal_states`, entry 1"),
+        ({"abnormal_states": []}, r"`abnormal_states` must be a list with at least one"),
+        ({"abnormal_states": "bad {}"}, r"`abnormal_states` must be a list"),
+        ({"class_names": ["pcb"]}, r"`class_names` must map"),
+        ({"stats": []}, r"expected the keys .*normal_states"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"p\.yaml can't be used: {message}"):
+        PromptEnsemble.from_yaml(write(tmp_path / "p.yaml", **changes))
+
+
+def test_text_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("normal_states: [")
+    with pytest.raises(ValueError, match="can't be used"):
+        PromptEnsemble.from_yaml(tmp_path / "p.yaml")
+
+
+def test_a_missing_file_names_an_example(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=REPORT_PROMPTS.name):
+        PromptEnsemble.from_yaml(tmp_path / "nothing.yaml")
