@@ -35,8 +35,16 @@ def draw_references(candidates: Sequence[str], k_shot: int, seed: int, with_repl
 
 
 def normal_train_images(datamodule: AnomalibDataModule) -> list[str]:
-    """Paths of the normal training images of a data module that is set up, or of its target."""
-    samples = getattr(datamodule, "target", datamodule).train_data.samples
+    """Paths of the normal training images of a data module that is set up, or of its target.
+
+    Raises:
+        ValueError: If it is an AuxiliaryDataModule without a target.
+    """
+    source = getattr(datamodule, "target", datamodule)
+    if source is None:
+        msg = "`k_shot` needs normal images of the target: give the data module a `target`, or use `few_shot_source`."
+        raise ValueError(msg)
+    samples = source.train_data.samples
     return [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
 
 

@@ -1,0 +1,9 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Data for adapter training, reference images and the demo."""
+
+from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule, AuxiliaryDataset, CategoryBatch, CategoryItem
+from anomalib_aprilgan.data.demo import DemoDataModule
+
+__all__ = ["AuxiliaryDataModule", "AuxiliaryDataset", "CategoryBatch", "CategoryItem", "DemoDataModule"]

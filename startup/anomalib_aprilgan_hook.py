@@ -1,0 +1,87 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Start-up hook: has AprilGan registered with anomalib as soon as anomalib's models are imported.
+
+``anomalib_aprilgan.pth`` beside it imports this module in every interpreter of the environment. It is no part of the
+package, whose import would hide another copy of it (a checkout) from that interpreter, and it may use nothing but
+modules that Python has loaded by then. Set ANOMALIB_APRILGAN_NO_PLUGIN to switch it off.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False  # typing's own costs a third of the interpreter's start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+SWITCH = "ANOMALIB_APRILGAN_NO_PLUGIN"
+MODELS = "anomalib.models"
+
+
+class ModelsFinder:
+    """Finds anomalib.models as Python does anyway, and has AprilGan registered once it is executed."""
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """The spec of anomalib.models, whose loader will call us; None for all other modules."""
+        if name != MODELS:
+            return None
+        try:
+            return self._watched_spec(name, path, target)
+        except Exception as error:  # noqa: BLE001  # the next finder then imports anomalib.models without us
+            warn(error)
+            return None
+
+    def _watched_spec(
+        self, name: str, path: "Sequence[str] | None", target: "ModuleType | None"
+    ) -> "ModuleSpec | None":
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                register_after_execution(spec.loader)
+                return spec
+        return None
+
+
+def register_after_execution(loader: "Loader") -> None:
+    """Extend the loader, which belongs to one module, by the registration of AprilGan."""
+    execute = loader.exec_module
+
+    def exec_module(module: "ModuleType") -> None:
+        execute(module)
+        try:
+            from anomalib_aprilgan.plugin import register  # noqa: PLC0415  # only now may an import cost time
+
+            register(module)
+        except Exception as error:  # noqa: BLE001  # anomalib has to work whatever is wrong with us
+            warn(error)
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def warn(error: Exception) -> None:
+    """Log why anomalib does not know AprilGan."""
+    import logging  # noqa: PLC0415  # too heavy for every start of Python
+
+    logging.getLogger("anomalib_aprilgan").warning(
+        "anomalib will not find the model AprilGan: %s: %s. `python -c 'import anomalib_aprilgan.lightning_model'` "
+        "shows where this comes from; %s=1 silences it.",
+        type(error).__name__,
+        error,
+        SWITCH,
+    )
+
+
+def install() -> None:
+    """Put the finder before Python's own, unless it is there already or switched off."""
+    if os.environ.get(SWITCH) or any(type(finder).__module__ == __name__ for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, ModelsFinder())
+
+
+install()
