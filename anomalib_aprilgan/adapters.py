@@ -15,7 +15,9 @@ PREFIX_IN_CHECKPOINT = "model.adapters."
 
 
 class StageAdapters(nn.Module):
-    """A linear layer with bias per stage (arXiv:2305.17382, section 2.1), parameters named as the authors do: fc.0.weight.
+    """A linear layer with bias per stage (arXiv:2305.17382, section 2.1).
+
+    Parameters are named as the authors name them: fc.0.weight.
 
     Args:
         widths: Width D of each stage.
@@ -79,7 +81,9 @@ def _select_adapters(content: object) -> dict[str, Tensor]:
     if "trainable_linearlayer" in content:
         return content["trainable_linearlayer"]
     state = content.get("state_dict", {})
-    return {key.removeprefix(PREFIX_IN_CHECKPOINT): value for key, value in state.items() if PREFIX_IN_CHECKPOINT in key}
+    return {
+        key.removeprefix(PREFIX_IN_CHECKPOINT): value for key, value in state.items() if PREFIX_IN_CHECKPOINT in key
+    }
 
 
 def _shapes(state: dict[str, Tensor]) -> str:

@@ -46,7 +46,9 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
         raise ValueError(msg)
     wanted = describe(model)
     differences = [f"{name}: {ours['model'].get(name)} there, {wanted[name]} here" for name in wanted]
-    differences = [text for text, name in zip(differences, wanted, strict=True) if ours["model"].get(name) != wanted[name]]
+    differences = [
+        text for text, name in zip(differences, wanted, strict=True) if ours["model"].get(name) != wanted[name]
+    ]
     if differences:
         msg = (
             "The checkpoint was made with another model than the one that loads it: "

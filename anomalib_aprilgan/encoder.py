@@ -301,7 +301,9 @@ def _is_torchscript(path: Path) -> bool:
 
 def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
     state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}}
+    return {
+        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
+    }
 
 
 def _load(clip: nn.Module, path: Path, backbone: str) -> None:

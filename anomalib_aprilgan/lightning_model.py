@@ -115,7 +115,7 @@ class AprilGan(AnomalibModule):
 
     @property
     def learning_type(self) -> LearningType:
-        """ONE_CLASS if adapters are to be trained, because Engine trains no zero- and few-shot models; else by k_shot."""
+        """ONE_CLASS while adapters are to be trained: Engine trains no zero- and few-shot models. Else by k_shot."""
         if self.adapters is None:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.k_shot else LearningType.ZERO_SHOT
@@ -283,7 +283,7 @@ class AprilGan(AnomalibModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        """Predictions; few-shot image scores are provisional, because their bounds are known only at the epoch's end."""
+        """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
         del batch_idx
         text, anomaly_map = self.model.score_and_map(batch.image)
         peaks = peak(anomaly_map)

@@ -36,7 +36,7 @@ class PillowResize(Resize):
     def _resize_mask(self, mask: Mask) -> Tensor:
         soft = mask.as_subclass(Tensor).float().unsqueeze(0)
         soft = F.resize(soft, self.size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-        return wrap((soft.squeeze(0) > 0.5).to(mask.dtype), like=mask)  # noqa: PLR2004
+        return wrap((soft.squeeze(0) > 0.5).to(mask.dtype), like=mask)
 
 
 class AprilGanPreProcessor(PreProcessor):

@@ -41,7 +41,9 @@ class PromptEnsemble:
         for name in ("normal_states", "abnormal_states", "templates"):
             _check_phrases(name, getattr(self, name))
         if not isinstance(self.class_names, dict):
-            msg = f"`class_names` must map a category to its words, such as 'pcb1: circuit board'; got {self.class_names!r}."
+            msg = (
+                f"`class_names` must map categories to words, such as 'pcb1: circuit board'; got {self.class_names!r}."
+            )
             raise ValueError(msg)
 
     @classmethod

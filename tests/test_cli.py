@@ -42,7 +42,10 @@ def model(tiny_arguments: dict) -> list[str]:
     return [
         "--model",
         "AprilGan",
-        *(f"--model.{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in tiny_arguments.items()),
+        *(
+            f"--model.{name}={json.dumps(value) if isinstance(value, list) else value}"
+            for name, value in tiny_arguments.items()
+        ),
     ]
 
 
@@ -87,7 +90,10 @@ def visa(root: Path, category: str = "candle") -> list[str]:
 
 def auxiliary_config(folder: Path, visa_root: Path, direction: str) -> Path:
     """A config that trains on one data set and tests on a category of the other."""
-    mvtec = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(GOLDEN / "dataset"), "category": "fabric"}}
+    mvtec = {
+        "class_path": "anomalib.data.MVTecAD",
+        "init_args": {"root": str(GOLDEN / "dataset"), "category": "fabric"},
+    }
     visa = {"class_path": "anomalib.data.Visa", "init_args": {"root": str(visa_root), "category": "cashew"}}
     auxiliary, target = (mvtec, visa) if direction == "mvtecad_to_visa" else (visa, mvtec)
     for each in (auxiliary, target):
@@ -111,7 +117,15 @@ def trained(model: list[str]) -> list[str]:
 def test_test(run: Run, model: list[str], visa_root: Path, layout: str, shots: int) -> None:
     data = mvtec() if layout == "mvtecad" else visa(visa_root)
     output = run("test", *model, f"--model.k_shot={shots}", *data)
-    for metric in ("image_AUROC", "image_F1Max", "image_AUPR", "pixel_AUROC", "pixel_F1Max", "pixel_AUPR", "pixel_AUPRO"):
+    for metric in (
+        "image_AUROC",
+        "image_F1Max",
+        "image_AUPR",
+        "pixel_AUROC",
+        "pixel_F1Max",
+        "pixel_AUPR",
+        "pixel_AUPRO",
+    ):
         assert metric in output
 
 
@@ -147,7 +161,13 @@ def metrics(output: str) -> dict[str, float]:
 @pytest.mark.parametrize("shots", [0, 1])
 def test_predict_an_image_and_a_folder(run: Run, model: list[str], tmp_path: Path, shots: int) -> None:
     source = GOLDEN / "dataset/bolt"
-    arguments = [*model, "--model.class_name", "bolt", f"--model.k_shot={shots}", f"--model.few_shot_source={source / 'train'}"]
+    arguments = [
+        *model,
+        "--model.class_name",
+        "bolt",
+        f"--model.k_shot={shots}",
+        f"--model.few_shot_source={source / 'train'}",
+    ]
     run("predict", *arguments, "--data", source / "test/good/000.png")
     assert len(list(tmp_path.glob("results/**/*.png"))) == 1
     run("predict", *arguments, "--data", source / "test")
@@ -175,4 +195,4 @@ def test_resuming_training_continues_where_it_stopped(
     states = [torch.load(next(tmp_path.glob(f"{name}/**/model.ckpt")), weights_only=True) for name in ("whole", "rest")]
     assert states[0]["epoch"] == states[1]["epoch"] == 1
     assert GOLDEN_LAYERS == [3, 6, 9, 12]
-    assert GOLDEN_SIZE == states[1]["april_gan"]["model"]["image_size"]
+    assert states[1]["april_gan"]["model"]["image_size"] == GOLDEN_SIZE

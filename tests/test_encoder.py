@@ -35,7 +35,9 @@ def timm_config(folder: Path, name: str) -> Path:
 
 
 def tiny(clip_folder: Path, **kwargs: object) -> ClipEncoder:
-    return ClipEncoder(str(clip_folder / "tiny.json"), **{"pretrained": str(clip_folder / "tiny.pt"), "image_size": 70, **kwargs})
+    return ClipEncoder(
+        str(clip_folder / "tiny.json"), **{"pretrained": str(clip_folder / "tiny.pt"), "image_size": 70, **kwargs}
+    )
 
 
 # --- towers ---
@@ -85,7 +87,10 @@ def test_timm_towers(tmp_path: Path, name: str) -> None:
 
 
 def test_timm_embedding_is_open_clips(tmp_path: Path) -> None:
-    encoder, images = ClipEncoder(str(timm_config(tmp_path, "test_vit")), None, image_size=64), torch.randn(2, 3, 64, 64)
+    encoder, images = (
+        ClipEncoder(str(timm_config(tmp_path, "test_vit")), None, image_size=64),
+        torch.randn(2, 3, 64, 64),
+    )
     torch.testing.assert_close(encoder(images)[0], encoder.clip.encode_image(images))
 
 
@@ -161,7 +166,9 @@ def test_openais_torchscript_in_half_precision(clip_folder: Path, tmp_path: Path
     half = {name: tensor.half().float() for name, tensor in torch.load(clip_folder / "tiny.pt").items()}
     torch.save(half, tmp_path / "half.pt")
     expected, images = tiny(clip_folder, pretrained=str(tmp_path / "half.pt")), torch.randn(1, 3, 70, 70)
-    torch.testing.assert_close(tiny(clip_folder, pretrained=str(tmp_path / "openai.pt"))(images)[0], expected(images)[0])
+    torch.testing.assert_close(
+        tiny(clip_folder, pretrained=str(tmp_path / "openai.pt"))(images)[0], expected(images)[0]
+    )
 
 
 def test_positions_of_a_resnet_are_resized(clip_folder: Path, tmp_path: Path) -> None:
@@ -196,10 +203,13 @@ def test_statistics_are_the_tags(clip_folder: Path) -> None:
 
 def test_no_network_says_what_to_fetch_and_where_to_put_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_tag: dict) -> str:
-        raise OSError("Name or service not known")
+        message = "Name or service not known"
+        raise OSError(message)
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    with pytest.raises(ConnectionError, match=r"Name or service.*Fetch them .* from .*give the file's path as `pretrained`"):
+    with pytest.raises(
+        ConnectionError, match=r"Name or service.*Fetch them .* from .*give the file's path as `pretrained`"
+    ):
         ClipEncoder()
 
 

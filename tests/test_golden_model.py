@@ -83,7 +83,9 @@ def test_image_metrics(model: AprilGanModel, golden: dict, golden_images: Tensor
         precision, recall, _ = precision_recall_curve(labels, ranked)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         assert roc_auc_score(labels, ranked) == pytest.approx(golden[f"{name}/metrics/auroc_sp"][index], abs=1e-9)
-        assert average_precision_score(labels, ranked) == pytest.approx(golden[f"{name}/metrics/ap_sp"][index], abs=1e-9)
+        assert average_precision_score(labels, ranked) == pytest.approx(
+            golden[f"{name}/metrics/ap_sp"][index], abs=1e-9
+        )
         assert f1.max() == pytest.approx(golden[f"{name}/metrics/f1_sp"][index], abs=1e-9)
 
 

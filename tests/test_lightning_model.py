@@ -64,7 +64,9 @@ def test_only_adapters_are_optimised(make: Callable[..., AprilGan]) -> None:
 # --- class name and references ---
 
 
-def test_class_name_is_the_argument_then_the_category_then_object(make: Callable[..., AprilGan], engine: Engine) -> None:
+def test_class_name_is_the_argument_then_the_category_then_object(
+    make: Callable[..., AprilGan], engine: Engine
+) -> None:
     named, from_data, bare = make(class_name="fabric"), make(), make()
     engine.predict(bare, data_path=BOLT / "test" / "good" / "000.png")
     assert bare.model.class_name == "object"
@@ -226,7 +228,9 @@ def test_prompts_travel_in_the_checkpoint(make: Callable[..., AprilGan], engine:
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_engine_test_with_a_checkpoint_equals_without(make: Callable[..., AprilGan], engine: Engine, shots: int) -> None:
+def test_engine_test_with_a_checkpoint_equals_without(
+    make: Callable[..., AprilGan], engine: Engine, shots: int
+) -> None:
     model, path = checkpointed(make, engine, k_shot=shots)
     (fresh,) = engine.test(model, datamodule=data())
     (loaded,) = engine.test(make(k_shot=shots), datamodule=data(), ckpt_path=path)
@@ -348,7 +352,7 @@ def test_sources_that_hold_no_images(make: Callable[..., AprilGan], engine: Engi
 
 
 def test_training_on_normal_images(make: Callable[..., AprilGan], engine: Engine) -> None:
-    with pytest.raises(ValueError, match="normal images without masks. Wrap a labelled data module"):
+    with pytest.raises(ValueError, match=r"normal images without masks\. Wrap a labelled data module"):
         engine.fit(make(adapters=None), datamodule=data())
 
 

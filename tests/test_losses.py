@@ -23,7 +23,10 @@ def test_focal_loss_equals_a_naive_loop(example: tuple[torch.Tensor, torch.Tenso
     probabilities, masks = example
     terms = []
     for normal, abnormal, mask in zip(
-        probabilities[:, 0].flatten().tolist(), probabilities[:, 1].flatten().tolist(), masks.flatten().tolist(), strict=True
+        probabilities[:, 0].flatten().tolist(),
+        probabilities[:, 1].flatten().tolist(),
+        masks.flatten().tolist(),
+        strict=True,
     ):
         low, high = 1e-5, 1 - 1e-5
         p = (high * abnormal + low * normal if mask else high * normal + low * abnormal) + 1e-5

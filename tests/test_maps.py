@@ -41,7 +41,10 @@ def test_probabilities_equal_a_naive_loop() -> None:
     actual = stage_probabilities(tokens, text, SIZE)
     for image in range(2):
         logits = [
-            [100 * sum(a * b for a, b in zip(token.tolist(), row.tolist(), strict=True)) / token.norm().item() for token in tokens[image]]
+            [
+                100 * sum(a * b for a, b in zip(token.tolist(), row.tolist(), strict=True)) / token.norm().item()
+                for token in tokens[image]
+            ]
             for row in text
         ]
         normal, abnormal = (naive_resize([row[i : i + 3] for i in (0, 3, 6)], SIZE) for row in logits)

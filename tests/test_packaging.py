@@ -46,7 +46,9 @@ class Environment:
         venv.create(folder)
         self.folder = folder
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        self.site_packages = Path(self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+        self.site_packages = Path(
+            self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+        )
         parents = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         (self.site_packages / "parents.pth").write_text("\n".join(sorted(parents)))
 
@@ -58,7 +60,9 @@ class Environment:
         return run(command, cwd=self.folder, env=environment)
 
     def install(self, *target: str | Path) -> None:
-        self.run("-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", *target)
+        self.run(
+            "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", *target
+        )
 
     def uninstall(self) -> None:
         self.run("-m", "pip", "uninstall", "--yes", "anomalib-aprilgan")

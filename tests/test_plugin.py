@@ -113,7 +113,9 @@ def test_attribute_of_a_circular_import_leaves_other_attributes_alone(site):
 
 
 def test_environment_variable_switches_it_off(site):
-    code = "import anomalib.models, sys\nprint(hasattr(anomalib.models, 'AprilGan'), 'anomalib_aprilgan' in sys.modules)"
+    code = (
+        "import anomalib.models, sys\nprint(hasattr(anomalib.models, 'AprilGan'), 'anomalib_aprilgan' in sys.modules)"
+    )
     assert python(site, code).stdout == "True True\n"
     assert python(site, code, ANOMALIB_APRILGAN_NO_PLUGIN="1").stdout == "False False\n"
 
@@ -123,7 +125,9 @@ def test_start_imports_only_the_hook():
     script = f"import os, sys\nbefore = set(sys.modules)\n{line}\nprint(*set(sys.modules) - before)"
     variables = {**os.environ, "PYTHONPATH": str(STARTUP), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-S", "-c", script]
-    assert subprocess.run(command, env=variables, capture_output=True, check=True).stdout.split() == [b"anomalib_aprilgan_hook"]
+    assert subprocess.run(command, env=variables, capture_output=True, check=True).stdout.split() == [
+        b"anomalib_aprilgan_hook"
+    ]
 
 
 @pytest.mark.parametrize("breakage", ["raise RuntimeError('no GPU')", "import nowhere", "def broken(:"])

@@ -106,7 +106,7 @@ def test_maps_are_normalised_by_their_own_range(scores: tuple) -> None:
 @pytest.mark.parametrize("constant", [0.0, 0.7])
 def test_all_equal_scores_give_a_defined_result(constant: float) -> None:
     post_processor = AprilGanPostProcessor()
-    for buffer in (post_processor.image_min, post_processor._image_threshold, post_processor.image_max):  # noqa: SLF001
+    for buffer in (post_processor.image_min, post_processor._image_threshold, post_processor.image_max):
         buffer.fill_(constant)
     values = torch.tensor([constant - 0.1, constant, constant + 0.1])
     normalized = post_processor(InferenceBatch(pred_score=values, anomaly_map=None)).pred_score

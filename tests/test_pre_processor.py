@@ -24,7 +24,9 @@ def pre_processor() -> AprilGanPreProcessor:
 
 @pytest.mark.parametrize("shape", [(112, 80), (40, 33)])
 def test_images_equal_pillows(pre_processor: AprilGanPreProcessor, shape: tuple[int, int]) -> None:
-    levels = np.asarray(Image.open(GOLDEN / "dataset" / "fabric" / "train" / "good" / "000.png"))[: shape[0], : shape[1]]
+    levels = np.asarray(Image.open(GOLDEN / "dataset" / "fabric" / "train" / "good" / "000.png"))[
+        : shape[0], : shape[1]
+    ]
     resized = np.asarray(Image.fromarray(levels).resize((70, 70), Image.Resampling.BICUBIC)) / 255
     expected = (resized - IMAGE_MEAN) / IMAGE_STD
     actual = pre_processor.transform(ImageTensor(torch.from_numpy(levels.copy()).permute(2, 0, 1) / 255))

@@ -213,8 +213,10 @@ def _check_masks(samples: pd.DataFrame) -> None:
     masks = defective.mask_path if "mask_path" in samples else pd.Series("", index=defective.index)
     missing = defective[~masks.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)]
     if len(missing) or not len(defective):
-        what = f"{len(missing)} defective images have none, such as {missing.image_path.iloc[0]}" if len(missing) else (
-            "there are no defective images"
+        what = (
+            f"{len(missing)} defective images have none, such as {missing.image_path.iloc[0]}"
+            if len(missing)
+            else ("there are no defective images")
         )
         msg = f"Adapters are trained on defects and their masks, but {what}. Add masks or choose other `categories`."
         raise ValueError(msg)

@@ -47,7 +47,7 @@ def hole(picture: Picture, rng: np.random.Generator) -> tuple[Picture, Picture]:
     """A small ellipse of uniform shade, as if a piece were missing; picture (H, W, 3) and coverage (H, W)."""
     coverage = _ellipse(picture.shape[0], rng, radius=(0.02, 0.055), blur=0.004)[..., None]
     ground = (coverage * picture).sum(axis=(0, 1)) / coverage.sum()
-    shade = ground * 0.3 if ground.mean() > 0.35 else 0.5 * ground + 0.35  # noqa: PLR2004
+    shade = ground * 0.3 if ground.mean() > 0.35 else 0.5 * ground + 0.35
     return picture * (1 - coverage) + shade * coverage, coverage[..., 0]
 
 
@@ -68,7 +68,7 @@ DEFECTS: dict[str, Defect] = {"scratch": scratch, "stain": stain, "hole": hole, 
 def _shade(picture: Picture, coverage: Picture, strength: float | Picture) -> Picture:
     """The picture, darker where covered, or brighter if it is dark there."""
     ground = (picture.mean(axis=-1) * coverage).sum() / coverage.sum()
-    sign = -1 if ground > 0.4 else 1  # noqa: PLR2004
+    sign = -1 if ground > 0.4 else 1
     return np.clip(picture + sign * coverage[..., None] * strength, 0, 1)
 
 
@@ -91,7 +91,7 @@ def _ellipse(side: int, rng: np.random.Generator, radius: tuple[float, float], b
 
 
 def _perlin(side: int, rng: np.random.Generator) -> Picture:
-    """anomalib's Perlin noise in [0, 1], (side, side)."""
+    """Anomalib's Perlin noise in [0, 1], (side, side)."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**31)))
         noise = generate_perlin_noise(side, side, scale=(4, 4)).numpy()

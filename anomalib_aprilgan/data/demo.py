@@ -107,7 +107,7 @@ def _check_manifest(root: Path) -> None:
         raise FileExistsError(msg)
     version = json.loads(manifest.read_text())["version"]
     if version != VERSION:
-        msg = f"{root} holds version {version} of the demo data, this package makes {VERSION}: delete it or choose another `root`."
+        msg = f"{root} holds version {version} of the demo data, not {VERSION}: delete it or choose another `root`."
         raise ValueError(msg)
 
 
@@ -125,7 +125,7 @@ def _make_category(folder: Path, category: str, rng: np.random.Generator) -> Non
         kind = kinds[index % len(kinds)]
         picture, coverage = DEFECTS[kind](_view(right, scale, rng), rng)
         _write(folder / "test" / kind / f"{index:03}.png", picture)
-        _write(folder / "ground_truth" / kind / f"{index:03}_mask.png", (coverage > 0.3).astype(float))  # noqa: PLR2004
+        _write(folder / "ground_truth" / kind / f"{index:03}_mask.png", (coverage > 0.3).astype(float))
 
 
 def _read_photograph(name: str) -> Image.Image:
@@ -150,7 +150,8 @@ def _crop(photograph: Image.Image, center: list[float], zoom: float, angle: floa
     """The picture (H, W, 3) in [0, 1] around a point of the photograph, rotated by an angle in radians."""
     along, across = zoom * np.cos(angle), zoom * np.sin(angle)
     half = IMAGE_SIDE / 2
-    coefficients = (along, -across, center[0] - half * (along - across), across, along, center[1] - half * (along + across))
+    left, top = center[0] - half * (along - across), center[1] - half * (along + across)
+    coefficients = (along, -across, left, across, along, top)
     size = (IMAGE_SIDE, IMAGE_SIDE)
     view = photograph.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(view) / 255
