@@ -340,7 +340,7 @@ def _resize_attention_pool(state: dict[str, Tensor], visual: nn.Module) -> None:
 
 def _encode_vit(visual: VisionTransformer, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     x = visual.ln_pre(x)
     # open_clip's blocks work on (N, B, D) up to 2.26.0, afterwards on (B, N, D).

@@ -76,8 +76,12 @@ class AprilGanModel(nn.Module):
         text, anomaly_map = self.score_and_map(images)
         return InferenceBatch(pred_score=self.image_score(text, peak(anomaly_map)), anomaly_map=anomaly_map)
 
-    def score_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score_and_map(self, images: Tensor, memory: MemoryBank | None = None) -> tuple[Tensor, Tensor]:
         """Text scores (B,), without the memory bank's share, and anomaly maps (B, H, W).
+
+        Args:
+            images: Preprocessed, (B, 3, H, W).
+            memory: Memory bank to compare with; None: the model's own.
 
         Raises:
             RuntimeError: Before ``setup``.
@@ -85,13 +89,14 @@ class AprilGanModel(nn.Module):
         if self.class_name is None:
             msg = "The model has no class name yet: call setup(class_name) first."
             raise RuntimeError(msg)
+        memory = self.memory if memory is None else memory
         embedding, stages = self.encoder(images)
         projected = self.adapters(stages)
         with _full_precision(images):
             score = text_score(embedding.float(), self.text_features)
             anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
-            if not self.memory.is_empty:
-                anomaly_map = anomaly_map + few_shot_map(self.memory(_float(stages)), self.image_size)
+            if not memory.is_empty:
+                anomaly_map = anomaly_map + few_shot_map(memory(_float(stages)), self.image_size)
         return score, anomaly_map
 
     def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:
