@@ -15,7 +15,7 @@ from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
@@ -30,6 +30,7 @@ from anomalib_aprilgan.data.references import (
     read_views,
 )
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.export import require, without_text_tower
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
@@ -164,10 +165,10 @@ class AprilGan(AnomalibModule):
             metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
             for metric in (AUROC, F1Max, AUPR, AUPRO)
         ]
-        return Evaluator(test_metrics=[*image, *pixel])
+        return AprilGanEvaluator(test_metrics=[*image, *pixel])
 
     @classmethod
-    def configure_visualizer(cls) -> Visualizer:
+    def configure_visualizer(cls) -> ImageVisualizer:
         """The visualizer with captions."""
         return AprilGanVisualizer()
 

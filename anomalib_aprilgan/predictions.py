@@ -9,7 +9,6 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from anomalib.data import ImageBatch, PredictDataset
 from lightning.pytorch import Trainer
 from torchvision.transforms.v2.functional import resize
@@ -52,8 +51,8 @@ def start_table(path: Path) -> None:
 
 
 def add_to_table(path: Path, batch: ImageBatch) -> None:
-    """Append the batch's scores, of which 0.5 is the threshold, and decisions."""
-    columns = [batch.image_path, batch.pred_score, batch.pred_label]
-    rows = zip(*(column.tolist() if isinstance(column, torch.Tensor) else column for column in columns), strict=True)
+    """Append the batch's scores, of which 0.5 is the threshold, and decisions, which only a post-processor makes."""
+    scores = batch.pred_score.tolist()
+    labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()
     with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows(zip(batch.image_path, scores, labels, strict=True))

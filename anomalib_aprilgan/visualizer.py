@@ -16,6 +16,7 @@ from anomalib.visualization import ImageVisualizer
 from anomalib.visualization.image.functional import add_text_to_image
 from lightning.pytorch import Trainer
 from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import resize
 
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.predictions import path_datasets
@@ -59,7 +60,9 @@ class AprilGanVisualizer(ImageVisualizer):
         if not getattr(post_processor, "enable_normalization", False):
             item = replace(item, anomaly_map=item.anomaly_map / module.model.map_maximum)
         if item.image_path is not None:  # anomalib would open the file, and 16-bit images would be white
-            item = replace(item, image=read_rgb(item.image_path), image_path=None)
+            width, height = self.field_size
+            image = resize(read_rgb(item.image_path), [height, width], antialias=True)
+            item = replace(item, image=image, image_path=None)
         panels = self.visualize(item)
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
         return add_text_to_image(framed, caption(item, module.model.class_name), size=16, position=(6, 5))
