@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from lightning.pytorch import LightningModule, Trainer
 from torch.nn import ModuleList
@@ -29,7 +28,7 @@ class AprilGanEvaluator(Evaluator):
         self._seen: set[tuple[str, bool]] = set()
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *args: Any, **kwargs: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Update the metrics, and note which kinds of images and pixels there are."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
@@ -40,7 +39,7 @@ class AprilGanEvaluator(Evaluator):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics that are defined."""
-        metrics = self.test_metrics
+        metrics: Any = self.test_metrics
         known = {truth: self._has_both(truth, trainer) for truth in TRUTHS}
         undefined = [metric for metric in metrics if not all(known.get(field, True) for field in metric.fields)]
         if undefined:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from anomalib_aprilgan.lightning_model import AprilGan
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -25,7 +28,7 @@ def require(module: str, extra: str) -> None:
         raise ModuleNotFoundError(msg, name=module)
 
 
-def without_text_tower(module: Module) -> Module:
+def without_text_tower(module: AprilGan) -> AprilGan:
     """A copy of an AprilGan whose CLIP can't encode text any more; the rest is shared."""
     images_only = nn.Module()
     images_only.visual = module.model.encoder.clip.visual

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, Batch
+from anomalib.data import AnomalibDataModule
 from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
@@ -42,6 +43,8 @@ from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_ad
 
 logger = logging.getLogger(__name__)
 
+# Not anomalib's model.ckpt: a test after training would replace it.
+CALIBRATED = "calibrated.ckpt"
 NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 
 
@@ -49,7 +52,7 @@ class AprilGan(AnomalibModule):
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
-        backbone: open_clip architecture, or path of an open_clip model configuration (.json).
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
         pretrained: open_clip tag, path of a checkpoint, or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
@@ -61,7 +64,7 @@ class AprilGan(AnomalibModule):
         few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
             data module's normal training images.
         with_replacement: Draw references with replacement, as the authors do.
-        seed: Of the draw.
+        seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
             None: the report's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -121,7 +124,9 @@ class AprilGan(AnomalibModule):
 
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
-        self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
         self.reference_paths: list[str] = []
         self._target: list[Any] | None = None
         self._category_features: dict[str, Tensor] = {}
@@ -306,8 +311,10 @@ class AprilGan(AnomalibModule):
 
     @property
     def _transform(self) -> Transform:
-        size = self.model.image_size
-        return (self.pre_processor or self.configure_pre_processor((size, size))).transform
+        """What makes a reference image the model's input."""
+        if isinstance(self.pre_processor, PreProcessor):
+            return self.pre_processor.transform
+        return self.configure_pre_processor((self.model.image_size, self.model.image_size)).transform
 
     @property
     def _table(self) -> Path:
@@ -323,14 +330,14 @@ class AprilGan(AnomalibModule):
 
     # --- steps ---
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """The batch with 16-bit images as they are."""
         del dataloader_idx
         if not self.trainer.training:
             restore_sixteen_bits(batch)
         return batch
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
         del batch_idx
         features = torch.stack([self._category_features[category] for category in batch.category])
@@ -340,7 +347,7 @@ class AprilGan(AnomalibModule):
         self._adapters_ready = True
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
         """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
         del batch_idx
         text, anomaly_map = self.model.score_and_map(batch.image)
@@ -350,7 +357,7 @@ class AprilGan(AnomalibModule):
             self._calibrated |= batch.gt_label is not None
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
 
-    def on_predict_batch_end(self, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
         del outputs, batch_idx, dataloader_idx
         add_to_table(self._table, batch)
@@ -362,7 +369,7 @@ class AprilGan(AnomalibModule):
         self._prepare_export()
         return AnomalibModule.to_torch(without_text_tower(self), export_root, model_file_name)
 
-    def to_onnx(
+    def to_onnx(  # type: ignore[override]  # as anomalib's
         self,
         export_root: Path | str,
         model_file_name: str = "model",
@@ -397,6 +404,14 @@ class AprilGan(AnomalibModule):
         self._calibrate()
 
     # --- checkpoints ---
+
+    def on_validation_end(self) -> None:
+        """Keep what a validation outside training has calibrated, for which anomalib saves no checkpoint."""
+        folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
+        if self.trainer.state.fn == TrainerFn.VALIDATING and folder is not None and any(self.trainer.num_val_batches):
+            path = Path(folder) / CALIBRATED
+            self.trainer.save_checkpoint(path)
+            logger.info("Thresholds, references and adapters are kept in %s", path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""

@@ -137,7 +137,7 @@ class AprilGanPostProcessor(PostProcessor):
         if self.enable_normalization:
             self._pixel_min_max_metric.update(outputs)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Set the model's score bounds, then thresholds and ranges, from all validation images."""
         if self._image_scores.update_called:
             text, peak, label = self._image_scores.compute()
@@ -152,7 +152,7 @@ class AprilGanPostProcessor(PostProcessor):
 
     def _complete_image_scores(self, model: AprilGanModel, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
         model.set_score_bounds(peak)
-        scores = SimpleNamespace(pred_score=model.image_score(text, peak), gt_label=label)
+        scores: Any = SimpleNamespace(pred_score=model.image_score(text, peak), gt_label=label)
         if self.enable_thresholding:
             self._image_threshold_metric.update(scores)
             if not self._pixel_threshold_metric.update_called and label is not None and not label.all():

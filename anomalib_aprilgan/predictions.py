@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from anomalib.data import ImageBatch, PredictDataset
+from anomalib.data import PredictDataset
 from lightning.pytorch import Trainer
 from torchvision.transforms.v2.functional import resize
 
@@ -35,7 +36,7 @@ def leave_out_unreadable(trainer: Trainer) -> None:
         dataset.image_filenames = readable(dataset.image_filenames)
 
 
-def restore_sixteen_bits(batch: ImageBatch) -> None:
+def restore_sixteen_bits(batch: Any) -> None:
     """Read 16-bit grayscale images of the batch again, most of whose levels anomalib's reader turns into white."""
     for index, path in enumerate(batch.image_path or []):
         if has_sixteen_bits(path):
@@ -50,7 +51,7 @@ def start_table(path: Path) -> None:
         csv.writer(file).writerow(COLUMNS)
 
 
-def add_to_table(path: Path, batch: ImageBatch) -> None:
+def add_to_table(path: Path, batch: Any) -> None:
     """Append the batch's scores, of which 0.5 is the threshold, and decisions, which only a post-processor makes."""
     scores = batch.pred_score.tolist()
     labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()

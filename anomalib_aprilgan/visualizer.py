@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib.data import ImageBatch, ImageItem
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
 from anomalib.visualization.image.functional import add_text_to_image
@@ -38,23 +37,17 @@ class AprilGanVisualizer(ImageVisualizer):
     """
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: AprilGan, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Save a picture of each image of the batch."""
-        del outputs, args, kwargs
+        del outputs, batch_idx, dataloader_idx
         for item in batch:
             picture = self.picture(item, pl_module)
             path = self._path(item, trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
 
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AprilGan, outputs: Any, batch: ImageBatch, *args: Any, **kwargs: Any
-    ) -> None:
-        """Save a picture of each image of the batch."""
-        self.on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
-
-    def picture(self, item: ImageItem, module: AprilGan) -> Image.Image:
+    def picture(self, item: Any, module: AprilGan) -> Image.Image:
         """Image, mask, and the image under the anomaly map and the predicted mask, side by side below the caption."""
         post_processor = module.post_processor
         if not getattr(post_processor, "enable_normalization", False):
@@ -63,22 +56,23 @@ class AprilGanVisualizer(ImageVisualizer):
             width, height = self.field_size
             image = resize(read_rgb(item.image_path), [height, width], antialias=True)
             item = replace(item, image=image, image_path=None)
-        panels = self.visualize(item)
+        panels: Any = self.visualize(item)
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
         return add_text_to_image(framed, caption(item, module.model.class_name), size=16, position=(6, 5))
 
-    def _path(self, item: ImageItem, trainer: Trainer) -> Path:
+    def _path(self, item: Any, trainer: Trainer) -> Path:
         folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         path = Path(item.image_path or "image.png")
         for dataset in path_datasets(trainer) if trainer.predicting else []:
             if path in dataset.image_filenames:
                 return folder / path.relative_to(common_folder(dataset.image_filenames).parent)
         datamodule = getattr(trainer, "datamodule", None)
-        names = (getattr(datamodule, name, None) for name in ("name", "category"))
-        return generate_output_filename(path, folder, *names)
+        return generate_output_filename(
+            path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
+        )
 
 
-def caption(item: ImageItem, class_name: str | None) -> str:
+def caption(item: Any, class_name: str | None) -> str:
     """Class name, score and decision in words, as far as they are known."""
     text = f"{class_name}   score {float(item.pred_score):.3f}"
     if item.pred_label is None:
