@@ -67,7 +67,8 @@ def bicubic_weights(length: int, size: int) -> Tensor:
     """
     scale = length / size
     centers = (torch.arange(size) + 0.5) * scale
-    x = (torch.arange(length) + 0.5 - centers.unsqueeze(1)).abs() / torch.sym_max(scale, 1.0)
+    reach: Any = torch.sym_max(scale, 1.0)
+    x = (torch.arange(length) + 0.5 - centers.unsqueeze(1)).abs() / reach
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
