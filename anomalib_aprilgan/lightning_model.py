@@ -217,15 +217,18 @@ class AprilGan(AnomalibModule):
 
     def on_test_start(self) -> None:
         """Set class name, references and, if there was no validation, thresholds."""
-        self._set_target()
-        self._calibrate()
+        self.prepare()
 
     def on_predict_start(self) -> None:
         """The same, after a look at the files."""
         leave_out_unreadable(self.trainer)
+        self.prepare()
+        start_table(self._table)
+
+    def prepare(self) -> None:
+        """Set class name, references and thresholds as a prediction would first, which needs no data module."""
         self._set_target()
         self._calibrate()
-        start_table(self._table)
 
     def _set_target(self) -> None:
         """Bring adapters, text features and memory banks in line with the arguments and the data, if they are not.
@@ -366,7 +369,7 @@ class AprilGan(AnomalibModule):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Path of the model in a pickle, without the text tower."""
-        self._prepare_export()
+        self.prepare()
         return AnomalibModule.to_torch(without_text_tower(self), export_root, model_file_name)
 
     def to_onnx(  # type: ignore[override]  # as anomalib's
@@ -383,7 +386,7 @@ class AprilGan(AnomalibModule):
         """
         for module in ("onnx", "onnxscript"):
             require(module, "onnx")
-        self._prepare_export()
+        self.prepare()
         # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
         kwargs.setdefault("opset_version", 18)
         return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
@@ -397,11 +400,6 @@ class AprilGan(AnomalibModule):
         for module in ("openvino", "nncf"):
             require(module, "openvino")
         return super().to_openvino(*args, **kwargs)
-
-    def _prepare_export(self) -> None:
-        """Set class name, references and thresholds as before a prediction: an export needs no data module."""
-        self._set_target()
-        self._calibrate()
 
     # --- checkpoints ---
 

@@ -100,14 +100,14 @@ def test_copies_of_a_reference_are_held_out_together(make: Callable[..., AprilGa
         make(k_shot=3, few_shot_source=[*REFERENCES[:2], REFERENCES[0]]),
     )
     for model in (once, twice):
-        model._prepare_export()
+        model.prepare()
     torch.testing.assert_close(once.post_processor.pixel_threshold, twice.post_processor.pixel_threshold)
 
 
 def test_one_reference_is_compared_with_itself(make: Callable[..., AprilGan], caplog: pytest.LogCaptureFixture) -> None:
     model = make(k_shot=1, few_shot_source=REFERENCES[:1])
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
-        model._prepare_export()
+        model.prepare()
     assert "thresholds are too low. Use two or more" in caplog.text
     assert 0 < model.post_processor.pixel_threshold < model.model.map_maximum
 
