@@ -141,6 +141,25 @@ def test_train_with_given_adapters_calibrates_and_saves(run: Run, model: list[st
     assert list(tmp_path.glob("results/AprilGan/latest/images/**/*.png"))
 
 
+def test_benchmark(monkeypatch: pytest.MonkeyPatch, tiny_arguments: dict, demo_root: Path, tmp_path: Path) -> None:
+    """anomalib's own comparison finds the short name, and runs a zero-shot model without training data."""
+    data = {"root": str(demo_root), "category": {"grid": ["coins", "gravel"]}, "num_workers": 0}
+    jobs = {
+        "seed": 0,
+        "model": {"class_path": "AprilGan", "init_args": {**tiny_arguments, "k_shot": 1}},
+        "data": {"class_path": "MVTecAD", "init_args": data},
+    }
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump({"accelerator": ["cpu"], "benchmark": jobs}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anomalib", "benchmark", "--config", "benchmark.yaml"])
+    main()
+    (results,) = tmp_path.glob("runs/**/results.csv")
+    with results.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["data.init_args.category"] for row in rows] == ["coins", "gravel"]
+    assert all(0 < float(row["pixel_AUROC"]) < 1 for row in rows)
+
+
 @pytest.mark.parametrize("direction", ["mvtecad_to_visa", "visa_to_mvtecad"])
 def test_train_then_test_and_predict_the_checkpoint(
     run: Run, model: list[str], visa_root: Path, tmp_path: Path, direction: str

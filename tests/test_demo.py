@@ -17,29 +17,20 @@ from anomalib_aprilgan.data import demo
 from anomalib_aprilgan.data.defects import DEFECTS
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two folders with the data set, reduced to two categories."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "CATEGORIES", ["coins", "gravel"])
-        roots = [tmp_path_factory.mktemp("demo") / "data" for _ in range(2)]
-        for root in roots:
-            demo.make_demo_data(root)
-    return roots
-
-
 def digests(root: Path) -> dict[str, str]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_same_files_every_time(two: list[Path]) -> None:
-    assert digests(two[0]) == digests(two[1])
-    assert len(digests(two[0])) == 1 + 2 * (20 + 30 + 30 + 30)
+def test_same_files_every_time(demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "CATEGORIES", ["coins", "gravel"])
+    demo.make_demo_data(tmp_path / "again")
+    assert digests(demo_root) == digests(tmp_path / "again")
+    assert len(digests(demo_root)) == 1 + 2 * (20 + 30 + 30 + 30)
 
 
-def test_anomalib_reads_it(two: list[Path]) -> None:
-    datamodule = DemoDataModule(two[0], "gravel")
+def test_anomalib_reads_it(demo_root: Path) -> None:
+    datamodule = DemoDataModule(demo_root, "gravel")
     datamodule.prepare_data()
     datamodule.setup()
     assert len(datamodule.train_data) == 20
@@ -49,8 +40,8 @@ def test_anomalib_reads_it(two: list[Path]) -> None:
     assert all(bool(item.gt_mask.any()) == bool(item.gt_label) for item in datamodule.test_data)
 
 
-def test_every_image_is_another_one(two: list[Path]) -> None:
-    pictures = {name: digest for name, digest in digests(two[0]).items() if "ground_truth" not in name}
+def test_every_image_is_another_one(demo_root: Path) -> None:
+    pictures = {name: digest for name, digest in digests(demo_root).items() if "ground_truth" not in name}
     assert len(set(pictures.values())) == len(pictures)
 
 

@@ -45,7 +45,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         num_workers: int = 8,
         seed: int = 0,
     ) -> None:
-        super().__init__(train_batch_size, eval_batch_size=train_batch_size, num_workers=num_workers)
+        super().__init__(train_batch_size, eval_batch_size=train_batch_size, num_workers=num_workers, seed=seed)
         if not 0 <= mosaic_probability <= 1:
             msg = f"`mosaic_probability` must be between 0 and 1, got {mosaic_probability}."
             raise ValueError(msg)
@@ -54,7 +54,6 @@ class AuxiliaryDataModule(AnomalibDataModule):
         self.categories = categories
         self.mosaic_probability = mosaic_probability
         self.category = target.category if target is not None else ""
-        self.seed = seed
         self._next_epoch = 0
 
     @property
@@ -85,7 +84,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _setup(self, _stage: str | None = None) -> None:
         tables = [_test_samples(self.auxiliary, name) for name in self._chosen_categories()]
         samples = pd.concat(tables, ignore_index=True)
-        self.train_data: AuxiliaryDataset = AuxiliaryDataset(samples, self.mosaic_probability, seed=self.seed)
+        self.train_data: AuxiliaryDataset = AuxiliaryDataset(samples, self.mosaic_probability, seed=self.seed or 0)
 
     def _chosen_categories(self) -> list[str]:
         existing = category_names(self.auxiliary)
