@@ -56,7 +56,7 @@ def _print_leanings(class_name: str, sources: list[Path], *model_arguments: Any)
     paths = [path for source in sources for path in get_image_filenames(source)]
     module = AprilGan(backbone, pretrained, image_size, prompts=prompts)
     with torch.no_grad():
-        found = leanings(module.model, class_name, read_references(paths, module.pre_processor.transform))
+        found = leanings(module.model, class_name, read_references(paths, module.reference_transform))
     print("abnormal  leans to")
     for path, leaning in zip(paths, found, strict=True):
         top = ", ".join(f"{state} {share:.0%}" for state, share in list(leaning.states.items())[:3])

@@ -263,7 +263,7 @@ class AprilGan(AnomalibModule):
         references = None
         if self.reference_paths:
             logger.info("Reference images: %s", ", ".join(self.reference_paths))
-            references = read_references(self.reference_paths, self._transform)
+            references = read_references(self.reference_paths, self.reference_transform)
         self.model.setup(class_name, references)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.assume_range(self.model.map_maximum)
@@ -284,7 +284,7 @@ class AprilGan(AnomalibModule):
         others = [index for index, other in enumerate(self.reference_paths) if other != path]
         others = others or list(range(len(self.reference_paths)))
         with torch.no_grad():
-            images = read_views(path, self._transform).to(self.model.text_features.device)
+            images = read_views(path, self.reference_transform).to(self.model.text_features.device)
             text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
         return text, peak(anomaly_map)
 
@@ -313,7 +313,7 @@ class AprilGan(AnomalibModule):
         return draw_references(candidates, self.k_shot, self.seed, self.with_replacement)
 
     @property
-    def _transform(self) -> Transform:
+    def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
         if isinstance(self.pre_processor, PreProcessor):
             return self.pre_processor.transform

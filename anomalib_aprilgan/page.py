@@ -68,11 +68,10 @@ class Inspector:
         text = f"{decision}: score {float(item.pred_score):.3f}, threshold 0.5"
         return self.visualizer.picture(item, self.module), text
 
-    def _predict(self, path: str | Path) -> ImageItem:
-        transform: Any = self.module.pre_processor.transform
+    def _predict(self, path: str | Path) -> Any:
         post_processor: Any = self.module.post_processor
         with torch.no_grad():
-            image = transform(ImageTensor(read_rgb(path))).to(self.module.device)
+            image = self.module.reference_transform(ImageTensor(read_rgb(path))).to(self.module.device)
             prediction = post_processor(self.module.model(image.unsqueeze(0)))
         fields = {name: value[0].cpu() for name, value in prediction._asdict().items()}
         return ImageItem(image=image.cpu(), image_path=str(path), **fields)
@@ -130,7 +129,9 @@ def build_page(inspector: Inspector) -> Blocks:
                 button = gradio.Button("Inspect", variant="primary", elem_id="inspect")
             with gradio.Column(scale=2):
                 verdict = gradio.Textbox(label="Decision", elem_id="verdict")
-                picture = gradio.Image(label="Anomaly map", elem_id="picture", format="png")
+                picture = gradio.Image(
+                    show_label=False, buttons=["download", "fullscreen"], elem_id="picture", format="png"
+                )
         # One at a time: a request sets the model's class name and references.
         button.click(inspect, [image, class_name, references], [picture, verdict], concurrency_limit=1)
     return page
@@ -148,6 +149,7 @@ def launch(page: Blocks, host: str, port: int, wait: bool = True) -> str:
         max_file_size=MAX_FILE_SIZE,
         theme=theme,
         share=False,
+        footer_links=[],
         quiet=not wait,
         prevent_thread_lock=not wait,
     )
