@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+# How much views differ from their reference: parts of the smaller side, degrees, parts of the exposure.
 SHIFT = 0.02
 ANGLE = 3.0
 LIGHT = 0.1
@@ -26,20 +27,20 @@ def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) 
 
 
 def views(image: Tensor) -> list[Tensor]:
-    """The image (3, H, W) in [0, 1] as it is, and as the next parts may lie and be lit.
+    """The image (3, H, W) in [0, 1] as it is, and three times as the next parts may lie and be lit.
 
-    Shifted, turned and exposed a little, five times; what comes into view at the borders is mirrored.
+    What comes into view at the borders is mirrored.
     """
     shift = round(SHIFT * min(image.shape[-2:]))
-    moved = [
-        _move(image, angle, translate)
-        for angle, translate in ((ANGLE, [0, 0]), (-ANGLE, [0, 0]), (0.0, [shift, shift]))
+    changed = [
+        (_move(image, angle, [offset, offset]) * light).clamp(0, 1)
+        for angle, offset, light in ((ANGLE, shift, 1.0), (-ANGLE, -shift, 1 - LIGHT), (0.0, 0, 1 + LIGHT))
     ]
-    lit = [(image * factor).clamp(0, 1) for factor in (1 - LIGHT, 1 + LIGHT)]
-    return [image, *moved, *lit]
+    return [image, *changed]
 
 
 def _move(image: Tensor, angle: float, translate: list[int]) -> Tensor:
+    """The image turned by degrees and shifted by pixels."""
     height, width = image.shape[-2:]
     margin = min(height, width) // 10
     padded = F.pad(image.unsqueeze(0), [margin] * 4, mode="reflect").squeeze(0)

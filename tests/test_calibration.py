@@ -90,7 +90,7 @@ def test_prediction_thresholds_equal_a_naive_leave_one_out(
     expected = naive_thresholds(make(), rate)
     actual = (float(model.post_processor.image_threshold), float(model.post_processor.pixel_threshold))
     assert actual == pytest.approx(expected, abs=1e-5)
-    assert f"Thresholds from 24 normal images, of which {int(24 * rate)} are called abnormal" in caplog.text
+    assert f"Thresholds from 16 normal images, of which {int(16 * rate)} are called abnormal" in caplog.text
 
 
 def test_copies_of_a_reference_are_held_out_together(make: Callable[..., AprilGan]) -> None:
