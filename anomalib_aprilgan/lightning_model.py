@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
-from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
+from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -25,6 +25,7 @@ from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
 from anomalib_aprilgan.data.references import draw_references, folder_images, normal_train_images, read_references
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.prompts import PromptEnsemble
@@ -147,11 +148,7 @@ class AprilGan(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
         image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        pixel = [
-            metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
-            for metric in (AUROC, F1Max, AUPR, AUPRO)
-        ]
-        return Evaluator(test_metrics=[*image, *pixel])
+        return Evaluator(test_metrics=[*image, *pixel_metrics()])
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
