@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
-from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
+from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -33,6 +33,7 @@ from anomalib_aprilgan.data.references import (
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
 from anomalib_aprilgan.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.export import require, without_text_tower
+from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, restore_sixteen_bits, start_table
@@ -166,11 +167,7 @@ class AprilGan(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
         image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        pixel = [
-            metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
-            for metric in (AUROC, F1Max, AUPR, AUPRO)
-        ]
-        return AprilGanEvaluator(test_metrics=[*image, *pixel])
+        return AprilGanEvaluator(test_metrics=[*image, *pixel_metrics()])
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:
