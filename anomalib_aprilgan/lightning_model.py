@@ -36,7 +36,7 @@ from anomalib_aprilgan.export import require, without_text_tower
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
-from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, restore_sixteen_bits, start_table
+from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel, peak
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
@@ -329,13 +329,6 @@ class AprilGan(AnomalibModule):
         self._adapters_ready = True
 
     # --- steps ---
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """The batch with 16-bit images as they are."""
-        del dataloader_idx
-        if not self.trainer.training:
-            restore_sixteen_bits(batch)
-        return batch
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""

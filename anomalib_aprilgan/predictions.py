@@ -12,9 +12,8 @@ from typing import Any
 
 from anomalib.data import PredictDataset
 from lightning.pytorch import Trainer
-from torchvision.transforms.v2.functional import resize
 
-from anomalib_aprilgan.data.images import has_sixteen_bits, read_rgb, readable
+from anomalib_aprilgan.data.images import readable
 
 COLUMNS = ("image_path", "pred_score", "pred_label")
 
@@ -34,14 +33,6 @@ def leave_out_unreadable(trainer: Trainer) -> None:
     """
     for dataset in path_datasets(trainer):
         dataset.image_filenames = readable(dataset.image_filenames)
-
-
-def restore_sixteen_bits(batch: Any) -> None:
-    """Read 16-bit grayscale images of the batch again, most of whose levels anomalib's reader turns into white."""
-    for index, path in enumerate(batch.image_path or []):
-        if has_sixteen_bits(path):
-            image = read_rgb(path).to(batch.image)
-            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
 
 
 def start_table(path: Path) -> None:

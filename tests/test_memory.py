@@ -59,3 +59,13 @@ def test_state_dict_round_trip() -> None:
     other.load_state_dict(bank.state_dict())
     for loaded, stored in zip(other.banks, bank.banks, strict=True):
         assert torch.equal(loaded, stored)
+
+
+def test_a_part_is_the_bank_of_those_references() -> None:
+    stages = [torch.randn(3, 5, 4), torch.randn(3, 7, 6)]
+    whole, part = MemoryBank([4, 6]), MemoryBank([4, 6])
+    whole.fill(stages)
+    part.fill([tokens[[2, 0]] for tokens in stages])
+    for actual, expected in zip(whole.of([2, 0], k_shot=3).banks, part.banks, strict=True):
+        torch.testing.assert_close(actual, expected)
+    assert len(whole.banks[0]) == 15

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
@@ -41,7 +42,7 @@ def test_inspection_equals_a_prediction(tmp_path: Path, inspector: Inspector, re
     assert text.split(":")[0] == ("abnormal" if batch.pred_label else "normal")
     assert f"score {float(batch.pred_score):.3f}" in text
     (saved,) = tmp_path.rglob("images/**/*.png")
-    assert list(picture.getdata()) == list(Image.open(saved).getdata())
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(saved)))
 
 
 def test_what_cannot_be_inspected_is_said(
