@@ -137,20 +137,12 @@ def build_page(inspector: Inspector) -> Blocks:
     return page
 
 
-def launch(page: Blocks, host: str, port: int, wait: bool = True) -> str:
-    """Serve the page; returns its address once it is served, or when it is stopped if ``wait``."""
+def serve(page: Blocks, host: str, port: int) -> None:
+    """Serve the page until the process is stopped."""
     import gradio  # noqa: PLC0415
 
-    font = ["system-ui", "sans-serif"]  # the default theme asks a font server
-    theme = gradio.themes.Default(font=font, font_mono=["monospace"])
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=MAX_FILE_SIZE,
-        theme=theme,
-        share=False,
-        footer_links=[],
-        quiet=not wait,
-        prevent_thread_lock=not wait,
+    # The default theme asks a font server.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    page.launch(
+        server_name=host, server_port=port, max_file_size=MAX_FILE_SIZE, theme=theme, share=False, footer_links=[]
     )
-    return address
