@@ -318,7 +318,9 @@ class AprilGan(AnomalibModule):
 
     @property
     def _table(self) -> Path:
-        return Path(self.trainer.default_root_dir) / "predictions.csv"
+        """Where this process writes its predictions."""
+        rank = self.trainer.global_rank
+        return Path(self.trainer.default_root_dir) / f"predictions{f'-{rank}' if rank else ''}.csv"
 
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
