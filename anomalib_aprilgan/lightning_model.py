@@ -37,7 +37,7 @@ from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
-from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
 from anomalib_aprilgan.torch_model import AprilGanModel, peak
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
@@ -112,9 +112,8 @@ class AprilGan(AnomalibModule):
         if k_shot < 0:
             msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {k_shot}."
             raise ValueError(msg)
-        if class_name is not None and not class_name.strip():
-            msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
-            raise ValueError(msg)
+        if class_name is not None:
+            check_class_name(class_name)
         self.adapters = adapters
         self.class_name = class_name
         self.k_shot = k_shot
@@ -355,7 +354,10 @@ class AprilGan(AnomalibModule):
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
         del outputs, batch_idx, dataloader_idx
-        add_to_table(self._table, batch)
+        threshold = None
+        if isinstance(self.post_processor, PostProcessor):
+            threshold = float(self.post_processor.normalized_image_threshold)
+        add_to_table(self._table, batch, threshold)
 
     # --- export ---
 

@@ -18,6 +18,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.export import require
 from anomalib_aprilgan.lightning_model import AprilGan
+from anomalib_aprilgan.prompts import check_class_name
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ class Inspector:
         Raises:
             ValueError: If a file is no image or too large, there are too many references or no class name.
         """
-        if not class_name.strip():
-            msg = "Type a class name, such as: metal bracket."
-            raise ValueError(msg)
+        check_class_name(class_name)
         if len(references) > MAX_REFERENCES:
             msg = f"Give at most {MAX_REFERENCES} reference images, not {len(references)}."
             raise ValueError(msg)

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from anomalib_aprilgan.data.images import readable
 
-COLUMNS = ("image_path", "pred_score", "pred_label")
+COLUMNS = ("image_path", "pred_score", "threshold", "pred_label")
 
 
 def path_datasets(trainer: Trainer) -> Iterator[PredictDataset]:
@@ -42,9 +42,10 @@ def start_table(path: Path) -> None:
         csv.writer(file).writerow(COLUMNS)
 
 
-def add_to_table(path: Path, batch: Any) -> None:
-    """Append the batch's scores, of which 0.5 is the threshold, and decisions, which only a post-processor makes."""
+def add_to_table(path: Path, batch: Any, threshold: float | None) -> None:
+    """Append the batch's scores, and the threshold and decisions if a post-processor makes any."""
     scores = batch.pred_score.tolist()
+    thresholds = ["" if threshold is None else threshold] * len(scores)
     labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()
     with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(zip(batch.image_path, scores, labels, strict=True))
+        csv.writer(file).writerows(zip(batch.image_path, scores, thresholds, labels, strict=True))

@@ -54,7 +54,7 @@ def test_what_cannot_be_inspected_is_said(
 ) -> None:
     (tmp_path / "text.png").write_text("no image")
     for arguments, message in (
-        ((DEFECT, " "), "Type a class name"),
+        ((DEFECT, " "), "`class_name` must be a word"),
         ((DEFECT, "bolt", [DEFECT] * 17), "at most 16 reference images, not 17"),
         ((tmp_path / "text.png", "bolt"), r"text\.png can't be read as an image"),
         ((DEFECT, "word " * 300), "more than CLIP's 77"),
