@@ -84,7 +84,7 @@ def instantiate(base: type, class_path: str, init_args: dict[str, Any]) -> Any:
 # --- models ---
 
 
-def build_model(grid: Grid, name: str, dataset: str, references: Sequence[str], category: str) -> AnomalibModule:
+def build_model(grid: Grid, name: str, dataset: str, references: Sequence[str], category: str) -> Any:
     """The model, without evaluation, pictures and normalisation, that knows its references if it takes any.
 
     Raises:
@@ -123,13 +123,13 @@ def check_winclip(version: str) -> None:
         raise RuntimeError(msg)
 
 
-def _build(class_path: str, init_args: dict[str, Any]) -> AnomalibModule:
+def _build(class_path: str, init_args: dict[str, Any]) -> Any:
     plain = {"post_processor": False, "evaluator": False, "visualizer": False}
     return instantiate(AnomalibModule, class_path, {**init_args, **plain})
 
 
 @lru_cache(maxsize=CLIPS_PER_WORKER)
-def _build_once(class_path: str, init_args: str, dataset: str) -> AnomalibModule:
+def _build_once(class_path: str, init_args: str, dataset: str) -> Any:
     """A model that is set up anew for each run, so that its CLIP is read once per process.
 
     ``adapters="auto"`` depends on the data set.
@@ -143,7 +143,7 @@ def _bounds_only() -> AprilGanPostProcessor:
     return AprilGanPostProcessor(enable_normalization=False, enable_thresholding=False)
 
 
-def _set_up_winclip(model: WinClip, class_name: str, references: Sequence[str]) -> None:
+def _set_up_winclip(model: Any, class_name: str, references: Sequence[str]) -> None:
     """Class name and references by hand: WinClip takes training images without normalising them.
 
     Its ``few_shot_source`` asks the pre-processor for an attribute that anomalib 2.7 has not.
@@ -169,7 +169,9 @@ def prepare(spec: DataSpec, name: str) -> list[str]:
     root = getattr(datamodule, "root", None)
     makes_itself = issubclass(kind, DemoDataModule)
     if root is not None and not Path(root).is_dir() and not makes_itself:
-        msg = f"The `root` {str(root)!r} of the data set {name!r} does not exist: download it first, or correct the path."
+        msg = (
+            f"The `root` {str(root)!r} of the data set {name!r} does not exist: download it first, or correct the path."
+        )
         raise FileNotFoundError(msg)
     if spec.categories == []:
         msg = f"`datasets.{name}.categories` is empty: name some, or leave it out to take all."

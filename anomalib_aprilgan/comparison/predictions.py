@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName, read_image, read_mask
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
@@ -56,12 +56,11 @@ class Collector(Callback):
         """Stop the clock, then keep the predictions."""
         del trainer, args, kwargs
         _wait_for(pl_module.device)
-        batch: ImageBatch = outputs
-        self.times.append((len(batch.image_path), time.perf_counter() - self._start))
-        self.paths.extend(batch.image_path)
-        self.scores.append(batch.pred_score.detach().float().cpu().flatten())
-        if batch.anomaly_map is not None:
-            self.maps.append(resize_maps(batch.anomaly_map.detach().float(), self.mask_size).cpu())
+        self.times.append((len(outputs.image_path), time.perf_counter() - self._start))
+        self.paths.extend(outputs.image_path)
+        self.scores.append(outputs.pred_score.detach().float().cpu().flatten())
+        if outputs.anomaly_map is not None:
+            self.maps.append(resize_maps(outputs.anomaly_map.detach().float(), self.mask_size).cpu())
 
     @property
     def seconds_per_image(self) -> float:
@@ -135,13 +134,15 @@ def small_pictures(collector: Collector, maps: NDArray, truth: Truth, count: int
     return {
         "images": np.stack([_small_image(path) for path in paths]),
         "masks": masks,
-        "maps": resize_maps(torch.from_numpy(maps[chosen]), min(PICTURE_SIDE, maps.shape[-1])).numpy().astype(np.float16),
+        "maps": resize_maps(torch.from_numpy(maps[chosen]), min(PICTURE_SIDE, maps.shape[-1]))
+        .numpy()
+        .astype(np.float16),
         "range": np.asarray([maps.min(), maps.max()], dtype=np.float32),
     }
 
 
 def _small_image(path: str) -> NDArray:
-    image = Image.fromarray((read_image(path) * 255).round().astype(np.uint8))
+    image = Image.fromarray((np.asarray(read_image(path)) * 255).round().astype(np.uint8))
     return np.asarray(image.resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC))
 
 

@@ -25,7 +25,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
-from anomalib.models.components import AnomalibModule
+from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from lightning import seed_everything
 from numpy.typing import NDArray
 
@@ -46,7 +46,6 @@ def run_job(grid: Grid, job: Job) -> tuple[Row, Pictures | None]:
         **{name: getattr(job, name) for name in KEY},
         "model_class": grid.models[job.model].class_path.rpartition(".")[-1],
         "data_class": grid.datasets[job.dataset].class_path.rpartition(".")[-1],
-        "settings": grid.settings(job.model, job.dataset),
         "versions": versions(),
     }
     try:
@@ -110,10 +109,12 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     """Train the model if it is to be trained, and predict all test images."""
     collector = Collector(grid.mask_size)
     arguments: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    arguments.update(accelerator="gpu" if device.type == "cuda" else "cpu", devices=[device.index] if device.index else 1)
+    arguments.update(
+        accelerator="gpu" if device.type == "cuda" else "cpu", devices=[device.index] if device.index else 1
+    )
     trained = model.learning_type not in {LearningType.ZERO_SHOT, LearningType.FEW_SHOT}
-    if not trained and model.post_processor is None:
-        arguments["limit_val_batches"] = 0  # Engine would look for thresholds, which nobody needs here
+    if isinstance(model, MemoryBankMixin) or (not trained and model.post_processor is None):
+        arguments["limit_val_batches"] = 0  # it would only look for thresholds, which nobody needs here
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(callbacks=[collector], default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:
