@@ -21,9 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import InterpolationMode
-
-from anomalib_aprilgan.pre_processor import PillowResize
 
 PICTURE_SIDE = 256
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -113,9 +110,9 @@ def _is_file(path: object) -> bool:
 
 
 def _read_mask(path: str | Path, size: int) -> NDArray:
-    """The mask (H, W), resized as the authors do it: bilinearly by Pillow, abnormal where more than half is covered."""
-    resize = PillowResize((size, size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return resize(read_mask(path, as_tensor=True)).numpy().astype(bool)
+    """The mask (H, W), resized as the authors do it: bilinearly by Pillow, in 8 bits, abnormal above half."""
+    mask = Image.fromarray((np.asarray(read_mask(path)) > 0).astype(np.uint8) * 255)
+    return np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR)) > 127
 
 
 def choose_pictures(labels: NDArray, count: int) -> list[int]:
