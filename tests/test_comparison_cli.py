@@ -224,11 +224,12 @@ def test_unknown_backend() -> None:
         execution.run_grid(None, Path(), backend="spark")
 
 
-def test_dask(run: Run, config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
+@pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
+def test_cluster(run: Run, config: dict, monkeypatch: pytest.MonkeyPatch, backend: str, module: str) -> None:
+    pytest.importorskip(module)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
-    assert run({**config, "shots": [1], "seeds": [0]}, "--backend", "dask", "--n_jobs", "1") == 0
+    assert run({**config, "shots": [1], "seeds": [0]}, "--backend", backend, "--n_jobs", "2") == 0
     assert len(read_results(Path(config["output"]))) == 4
 
 

@@ -24,6 +24,7 @@ from anomalib_aprilgan.comparison.runs import Pictures, run_job
 from anomalib_aprilgan.comparison.training import with_adapters
 
 BACKENDS = ("loky", "ray", "dask")
+PORTION = 4  # runs per worker of Ray
 
 
 def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -> list[Row]:
@@ -63,10 +64,14 @@ def _results(
 ) -> Iterator[tuple[Job, Row, Pictures | None]]:
     """The results of all jobs in the order in which they end."""
     settings = {(job.model, job.dataset): grid.settings(job.model, job.dataset) for job in jobs}
-    with workers(backend, n_jobs):
-        calls = (joblib.delayed(_work)(ready, job) for job in jobs)
-        for job, row, pictures in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls):
-            yield job, {**row, "settings": settings[job.model, job.dataset]}, pictures
+    # Ray's backend hands over nothing before all that it was given is done, so it is given portions.
+    return_as = "list" if backend == "ray" else "generator_unordered"
+    with workers(backend, n_jobs), joblib.Parallel(n_jobs=n_jobs, return_as=return_as) as parallel:
+        portion = PORTION * joblib.effective_n_jobs(n_jobs) if backend == "ray" else len(jobs)
+        for start in range(0, len(jobs), max(portion, 1)):
+            calls = (joblib.delayed(_work)(ready, job) for job in jobs[start : start + portion])
+            for job, row, pictures in parallel(calls):
+                yield job, {**row, "settings": settings[job.model, job.dataset]}, pictures
 
 
 def _work(grid: Grid, job: Job) -> tuple[Job, Row, Pictures | None]:
