@@ -28,22 +28,25 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
 # Encoding the 420 prompts of one category at once would need more memory than the images do.
 SENTENCES_PER_PASS = 128
+# A small CLIP for demonstrations, which open_clip does not know.
+DEMO = "demo"
+DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
 
 
 def clip_config(backbone: str) -> dict[str, Any]:
-    """The open_clip configuration of ``backbone``, a registered architecture or the path of a ``.json`` file.
+    """The open_clip configuration of ``backbone``: a registered architecture, a ``.json`` file or "demo".
 
     Raises:
         ValueError: If the name is unknown, the file is not an open_clip configuration, or the model is a CoCa.
     """
-    if backbone.endswith(".json"):
-        config = _read_config(Path(backbone))
+    if backbone == DEMO or backbone.endswith(".json"):
+        config = _read_config(DEMO_CONFIG if backbone == DEMO else Path(backbone))
     else:
         config = open_clip.get_model_config(backbone)
         if config is None:
             msg = (
                 f"Unknown `backbone` {backbone!r}: expected an open_clip architecture (open_clip.list_models() names "
-                "them) or the path of an open_clip model configuration ending in .json."
+                f"them), the path of an open_clip model configuration ending in .json, or {DEMO!r}."
             )
             raise ValueError(msg)
     if "multimodal_cfg" in config:
@@ -82,7 +85,7 @@ class ClipEncoder(nn.Module):
     both for the ``openai`` weights in some versions. Always in eval mode, never with gradients.
 
     Args:
-        backbone: open_clip architecture, or path of an open_clip model configuration (.json).
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
         pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), or None for random
             weights, which are the same every time, so that a checkpoint without them can be loaded again.
         image_size: Height and width of the images in pixels.
@@ -96,6 +99,8 @@ class ClipEncoder(nn.Module):
         FileNotFoundError: If the weights are neither a tag of the backbone nor a file.
         ConnectionError: If the weights of a tag are neither cached nor to be had.
     """
+
+    clip: Any
 
     def __init__(
         self,
@@ -192,14 +197,14 @@ def _tokenizer(text_config: dict[str, Any]) -> Any:
     return open_clip.tokenizer.SimpleTokenizer(context_length=context, **kwargs)
 
 
-def _depth(visual: nn.Module) -> int:
+def _depth(visual: Any) -> int:
     """Number of layers that can be tapped."""
     if isinstance(visual, VisionTransformer):
         return len(visual.transformer.resblocks)
     return 4 if isinstance(visual, ModifiedResNet) else len(visual.trunk.feature_info)
 
 
-def _widths(visual: nn.Module, layers: Sequence[int]) -> list[int]:
+def _widths(visual: Any, layers: Sequence[int]) -> list[int]:
     """Channels D of each tapped layer."""
     if isinstance(visual, VisionTransformer):
         return [visual.transformer.width] * len(layers)
@@ -232,14 +237,14 @@ def _check_image_size(visual: nn.Module, image_size: int, backbone: str) -> None
         raise ValueError(msg)
 
 
-def _patch_size(visual: nn.Module) -> int | None:
+def _patch_size(visual: Any) -> int | None:
     if isinstance(visual, VisionTransformer):
         return visual.patch_size[0]
-    patch_embed = getattr(visual.trunk, "patch_embed", None)
-    return patch_embed.patch_size[0] if hasattr(patch_embed, "patch_size") else None
+    size = getattr(getattr(visual.trunk, "patch_embed", None), "patch_size", None)
+    return size and size[0]
 
 
-def _resize_input(visual: nn.Module, image_size: int) -> None:
+def _resize_input(visual: Any, image_size: int) -> None:
     """Bring a timm trunk, which open_clip builds at its native size, to ``image_size``."""
     if isinstance(visual, TimmModel) and hasattr(visual.trunk, "set_input_size"):
         visual.trunk.set_input_size(img_size=(image_size, image_size))
@@ -306,7 +311,7 @@ def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _load(clip: nn.Module, path: Path, backbone: str) -> None:
+def _load(clip: Any, path: Path, backbone: str) -> None:
     # OpenAI's files are in half precision, in which the positions must not be resized.
     state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
     try:

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, Batch
-from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Max
+from anomalib.data import AnomalibDataModule
+from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
@@ -24,6 +25,7 @@ from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
 from anomalib_aprilgan.data.references import draw_references, folder_images, normal_train_images, read_references
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.prompts import PromptEnsemble
@@ -32,6 +34,8 @@ from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_ad
 
 logger = logging.getLogger(__name__)
 
+# Not anomalib's model.ckpt: a test after training would replace it.
+CALIBRATED = "calibrated.ckpt"
 NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 
 
@@ -39,7 +43,7 @@ class AprilGan(AnomalibModule):
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
-        backbone: open_clip architecture, or path of an open_clip model configuration (.json).
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
         pretrained: open_clip tag, path of a checkpoint, or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
@@ -51,7 +55,7 @@ class AprilGan(AnomalibModule):
         few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
             data module's normal training images.
         with_replacement: Draw references with replacement, as the authors do.
-        seed: Of the draw.
+        seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
             None: the report's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -103,7 +107,9 @@ class AprilGan(AnomalibModule):
 
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
-        self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
         self.reference_paths: list[str] = []
         self._target: list[Any] | None = None
         self._category_features: dict[str, Tensor] = {}
@@ -142,11 +148,7 @@ class AprilGan(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
         image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        pixel = [
-            metric(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
-            for metric in (AUROC, F1Max, AUPR, AUPRO)
-        ]
-        return Evaluator(test_metrics=[*image, *pixel])
+        return Evaluator(test_metrics=[*image, *pixel_metrics()])
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
@@ -227,8 +229,7 @@ class AprilGan(AnomalibModule):
         references = None
         if self.reference_paths:
             logger.info("Reference images: %s", ", ".join(self.reference_paths))
-            transform = self.pre_processor.transform if self.pre_processor else self._default_transform
-            references = read_references(self.reference_paths, transform)
+            references = read_references(self.reference_paths, self._transform)
         self.model.setup(class_name, references)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.assume_range(self.model.map_maximum)
@@ -258,9 +259,11 @@ class AprilGan(AnomalibModule):
         return draw_references(candidates, self.k_shot, self.seed, self.with_replacement)
 
     @property
-    def _default_transform(self) -> Transform:
-        size = self.model.image_size
-        return self.configure_pre_processor((size, size)).transform
+    def _transform(self) -> Transform:
+        """What makes a reference image the model's input."""
+        if isinstance(self.pre_processor, PreProcessor):
+            return self.pre_processor.transform
+        return self.configure_pre_processor((self.model.image_size, self.model.image_size)).transform
 
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
@@ -272,7 +275,7 @@ class AprilGan(AnomalibModule):
 
     # --- steps ---
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
         del batch_idx
         features = torch.stack([self._category_features[category] for category in batch.category])
@@ -282,7 +285,7 @@ class AprilGan(AnomalibModule):
         self._adapters_ready = True
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
         """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
         del batch_idx
         text, anomaly_map = self.model.score_and_map(batch.image)
@@ -292,6 +295,14 @@ class AprilGan(AnomalibModule):
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
 
     # --- checkpoints ---
+
+    def on_validation_end(self) -> None:
+        """Keep what a validation outside training has calibrated, for which anomalib saves no checkpoint."""
+        folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
+        if self.trainer.state.fn == TrainerFn.VALIDATING and folder is not None and any(self.trainer.num_val_batches):
+            path = Path(folder) / CALIBRATED
+            self.trainer.save_checkpoint(path)
+            logger.info("Thresholds, references and adapters are kept in %s", path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""

@@ -22,6 +22,8 @@ class MemoryBank(nn.Module):
         widths: Width D of each stage.
     """
 
+    stage0: Tensor
+
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.n_stages = len(widths)

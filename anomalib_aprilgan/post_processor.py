@@ -85,13 +85,13 @@ class AprilGanPostProcessor(PostProcessor):
         if self.enable_normalization:
             self._pixel_min_max_metric.update(outputs)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Set the model's score bounds, then thresholds and ranges, from all validation images."""
         if self._image_scores.update_called:
             text, peak, label = self._image_scores.compute()
             self._image_scores.reset()
             pl_module.model.set_score_bounds(peak)
-            scores = SimpleNamespace(pred_score=pl_module.model.image_score(text, peak), gt_label=label)
+            scores: Any = SimpleNamespace(pred_score=pl_module.model.image_score(text, peak), gt_label=label)
             if self.enable_thresholding:
                 self._image_threshold_metric.update(scores)
             if self.enable_normalization:

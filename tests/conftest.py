@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as pil
 
+from anomalib_aprilgan.data import demo
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -74,6 +75,16 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = CLIP(**TINY_CLIP).state_dict()
     torch.save({name: rule_tensor(name, tensor.shape) for name, tensor in state.items()}, folder / "tiny.pt")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo data set, reduced to the categories coins and gravel."""
+    root = tmp_path_factory.mktemp("demo") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "CATEGORIES", ["coins", "gravel"])
+        demo.make_demo_data(root)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def make(tiny_arguments: dict) -> Callable[..., AprilGan]:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    return Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+    options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "max_epochs": 1}
+    return Engine(default_root_dir=tmp_path, **options)
 
 
 def data(category: str = "bolt") -> MVTecAD:
@@ -178,7 +180,9 @@ def test_engine_with_mixed_precision(make: Callable[..., AprilGan], tmp_path: Pa
     engine = Engine(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False, precision=precision
     )
-    (metrics,) = engine.test(make(k_shot=1), datamodule=data())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fp16 is not supported on CPU")  # Lightning then uses bfloat16
+        (metrics,) = engine.test(make(k_shot=1), datamodule=data())
     assert all(0 <= value <= 1 for value in metrics.values())
 
 
@@ -362,3 +366,14 @@ def test_untrained_adapters_are_called_so(
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
         engine.test(make(adapters=None), datamodule=data())
     assert "adapters are untrained" in caplog.text
+
+
+def test_checkpoint_of_vit_l_is_small(engine: Engine, tmp_path: Path) -> None:
+    """What is saved of the real architecture, at a small image size and without its weights, is its adapters."""
+    prompts = {"normal_states": ["{}"], "abnormal_states": ["damaged {}"], "templates": ["a photo of a {}."]}
+    model = AprilGan("ViT-L-14-336", None, image_size=56, adapters=None, prompts=prompts, visualizer=False)
+    model.adapters = "mvtecad"  # a network that knows its adapters is validated without training
+    model._adapters_ready = True
+    engine.validate(model, datamodule=data())
+    (checkpoint,) = tmp_path.glob("**/calibrated.ckpt")
+    assert 12e6 < checkpoint.stat().st_size < 30e6

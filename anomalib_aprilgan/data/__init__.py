@@ -3,7 +3,8 @@
 
 """Data for adapter training, reference images and the demo."""
 
-from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule, AuxiliaryDataset, CategoryBatch, CategoryItem
+from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
+from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, CategoryBatch, CategoryItem
 from anomalib_aprilgan.data.demo import DemoDataModule
 
 __all__ = ["AuxiliaryDataModule", "AuxiliaryDataset", "CategoryBatch", "CategoryItem", "DemoDataModule"]

@@ -4,86 +4,16 @@
 """The auxiliary data set: the labelled images of other objects on which adapters are trained."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pandas as pd
-import torch
-from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageBatch, ImageItem
-from anomalib.data.utils import LabelName, ValSplitMode, read_image, read_mask
-from torch import Tensor
-from torchvision.tv_tensors import Image, Mask
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
+from torch.utils.data import DataLoader
 
-from anomalib_aprilgan.data.mosaic import mosaic
-
-
-@dataclass
-class CategoryItem(ImageItem):
-    """An image with its category."""
-
-    category: str = ""
-
-
-@dataclass
-class CategoryBatch(ImageBatch):
-    """Images with a category each, a list of B names."""
-
-    item_class: ClassVar[type[ImageItem]] = CategoryItem
-    category: list[str] | None = None
-
-
-class AuxiliaryDataset(AnomalibDataset):
-    """Labelled images of several categories, some of them joined to mosaics.
-
-    Args:
-        samples: anomalib's table of samples with a column ``category``.
-        mosaic_probability: Of an image becoming a mosaic of four images drawn from its category.
-
-    Raises:
-        ValueError: If a defective image has no mask.
-    """
-
-    def __init__(self, samples: pd.DataFrame, mosaic_probability: float) -> None:
-        super().__init__()
-        _check_masks(samples)
-        self.samples = samples
-        self.samples.attrs["task"] = "segmentation"
-        self.mosaic_probability = mosaic_probability
-        self._members = {name: torch.as_tensor(rows) for name, rows in self.samples.groupby("category").indices.items()}
-
-    def __getitem__(self, index: int) -> CategoryItem:
-        """An image with mask, label and category; the same for the same state of torch's generator."""
-        row = self.samples.iloc[index]
-        image, mask = self._read(index)
-        if torch.rand(()) < self.mosaic_probability:
-            members = self._members[row.category]
-            drawn = members[torch.randint(len(members), (4,))].tolist()
-            images, masks = zip(*[self._read(member) for member in drawn], strict=True)
-            image, mask = mosaic(images, masks)
-        image, mask = Image(image), Mask(mask)
-        if self.augmentations:
-            image, mask = self.augmentations(image, mask)
-        return CategoryItem(
-            image=image,
-            gt_mask=mask,
-            gt_label=mask.any().long(),
-            image_path=str(row.image_path),
-            category=row.category,
-        )
-
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        row = self.samples.iloc[index]
-        image = read_image(row.image_path, as_tensor=True)
-        if row.label_index == LabelName.NORMAL:
-            return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
-        return image, read_mask(row.mask_path, as_tensor=True)
-
-    @property
-    def collate_fn(self) -> Callable:
-        """Collates items to a CategoryBatch."""
-        return CategoryBatch.collate
+from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -99,6 +29,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         mosaic_probability: Of an image becoming a 2x2 mosaic; the authors use 0.2 on MVTec AD, 0 on VisA.
         train_batch_size: Images per step; the authors' code uses 8, the report says 16.
         num_workers: Processes that load training images.
+        seed: Of the images' order and the mosaics.
 
     Raises:
         ValueError: If a category does not exist, has no masks, or is the target itself.
@@ -112,8 +43,9 @@ class AuxiliaryDataModule(AnomalibDataModule):
         mosaic_probability: float = 0.2,
         train_batch_size: int = 8,
         num_workers: int = 8,
+        seed: int = 0,
     ) -> None:
-        super().__init__(train_batch_size, eval_batch_size=train_batch_size, num_workers=num_workers)
+        super().__init__(train_batch_size, eval_batch_size=train_batch_size, num_workers=num_workers, seed=seed)
         if not 0 <= mosaic_probability <= 1:
             msg = f"`mosaic_probability` must be between 0 and 1, got {mosaic_probability}."
             raise ValueError(msg)
@@ -122,9 +54,10 @@ class AuxiliaryDataModule(AnomalibDataModule):
         self.categories = categories
         self.mosaic_probability = mosaic_probability
         self.category = target.category if target is not None else ""
+        self._next_epoch = 0
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """The names of both data modules, such as "MVTecAD-to-Visa"."""
         return f"{self.auxiliary.name}-to-{self.target.name}" if self.target is not None else self.auxiliary.name
 
@@ -150,7 +83,8 @@ class AuxiliaryDataModule(AnomalibDataModule):
 
     def _setup(self, _stage: str | None = None) -> None:
         tables = [_test_samples(self.auxiliary, name) for name in self._chosen_categories()]
-        self.train_data = AuxiliaryDataset(pd.concat(tables, ignore_index=True), self.mosaic_probability)
+        samples = pd.concat(tables, ignore_index=True)
+        self.train_data: AuxiliaryDataset = AuxiliaryDataset(samples, self.mosaic_probability, seed=self.seed or 0)
 
     def _chosen_categories(self) -> list[str]:
         existing = category_names(self.auxiliary)
@@ -166,6 +100,25 @@ class AuxiliaryDataModule(AnomalibDataModule):
             )
             raise ValueError(msg)
         return chosen
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of auxiliary images; the same for the same seed and epoch, whatever ``num_workers`` is."""
+        return DataLoader(
+            dataset=self.train_data,
+            sampler=EpochSampler(len(self.train_data), self.train_data.seed, self._next_epoch),
+            batch_size=self.train_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or self.train_data.collate_fn,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch with which a resumed training begins; Lightning keeps it in checkpoints."""
+        trainer: Any = self.trainer
+        return {"next_epoch": trainer.current_epoch + int(trainer.is_last_batch)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin with the epoch in the checkpoint: Lightning makes the first batches before it has set the sampler's."""
+        self._next_epoch = state_dict["next_epoch"]
 
     def val_dataloader(self) -> Sequence:
         """The target's, or none."""
@@ -184,7 +137,7 @@ def category_names(datamodule: AnomalibDataModule) -> list[str]:
     """The categories on disk: the subfolders of the data set's root with a test split; else the module's only one."""
     if not datamodule.category:
         return [datamodule.name]
-    root = Path(getattr(datamodule, "split_root", datamodule.root))
+    root = Path(getattr(datamodule, "split_root", "") or getattr(datamodule, "root", ""))
     # anomalib makes empty folders for the categories of VisA that are not there.
     return sorted(path.name for path in root.glob("*") if any(path.glob("test/*/*"))) or [datamodule.category]
 
@@ -204,19 +157,5 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
 
 
 def _same_data_set(one: AnomalibDataModule, other: AnomalibDataModule | None) -> bool:
-    roots = [getattr(each, "root", None) for each in (one, other)]
-    return None not in roots and Path(roots[0]).resolve() == Path(roots[1]).resolve()
-
-
-def _check_masks(samples: pd.DataFrame) -> None:
-    defective = samples[samples.label_index == LabelName.ABNORMAL]
-    masks = defective.mask_path if "mask_path" in samples else pd.Series("", index=defective.index)
-    missing = defective[~masks.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)]
-    if len(missing) or not len(defective):
-        what = (
-            f"{len(missing)} defective images have none, such as {missing.image_path.iloc[0]}"
-            if len(missing)
-            else ("there are no defective images")
-        )
-        msg = f"Adapters are trained on defects and their masks, but {what}. Add masks or choose other `categories`."
-        raise ValueError(msg)
+    roots = [Path(getattr(each, "root", None) or "").resolve() for each in (one, other)]
+    return other is not None and roots[0] == roots[1]

@@ -159,4 +159,4 @@ def _crop(photograph: Image.Image, center: list[float], zoom: float, angle: floa
 
 def _write(path: Path, picture: Picture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path)
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path, compress_level=1)

@@ -73,7 +73,7 @@ def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], T
     images = []
     for path in paths:
         try:
-            images.append(transform(read_image(path, as_tensor=True)))
+            images.append(transform(torch.as_tensor(read_image(path, as_tensor=True))))
         except OSError as error:
             msg = f"The reference image {str(path)!r} can't be read: {error}"
             raise ValueError(msg) from error

@@ -1,0 +1,142 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The images of an auxiliary data set: labelled, with their category, some of them joined to mosaics."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
+from anomalib.data.utils import LabelName, read_image, read_mask
+from torch import Tensor
+from torch.utils.data import Sampler
+from torchvision.tv_tensors import Image, Mask
+
+from anomalib_aprilgan.data.mosaic import mosaic
+
+
+@dataclass
+class CategoryItem(ImageItem):
+    """An image with its category."""
+
+    category: str = ""
+
+
+@dataclass
+class CategoryBatch(ImageBatch):
+    """Images with a category each, a list of B names."""
+
+    item_class: ClassVar[type[ImageItem]] = CategoryItem
+    category: list[str] | None = None
+
+
+class AuxiliaryDataset(AnomalibDataset):
+    """Labelled images of several categories, some of them joined to mosaics.
+
+    Args:
+        samples: anomalib's table of samples with a column ``category``.
+        mosaic_probability: Of an image becoming a mosaic of four images drawn from its category.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If a defective image has no mask.
+    """
+
+    def __init__(self, samples: pd.DataFrame, mosaic_probability: float, seed: int = 0) -> None:
+        super().__init__()
+        _check_masks(samples)
+        self.samples = samples
+        self.samples.attrs["task"] = "segmentation"
+        self.mosaic_probability = mosaic_probability
+        self.seed = seed
+        self._members = self.samples.groupby("category").indices
+
+    def __getitem__(self, number: int) -> CategoryItem:
+        """An image with mask, label and category.
+
+        Args:
+            number: Of the image, plus the number of images for each epoch passed: mosaics differ between epochs, but
+                depend on nothing else, in whichever process and order images are loaded.
+        """
+        index = number % len(self.samples)
+        row = self.samples.iloc[index]
+        rng = np.random.default_rng([self.seed, number])
+        if rng.random() < self.mosaic_probability:
+            drawn = rng.choice(self._members[row.category], size=4)
+            image, mask = mosaic(*zip(*[self._read(member) for member in drawn], strict=True))
+        else:
+            image, mask = self._read(index)
+        image, mask = Image(image), Mask(mask)
+        if self.augmentations:
+            image, mask = self.augmentations(image, mask)
+        return CategoryItem(
+            image=image,
+            gt_mask=mask,
+            gt_label=mask.any().long(),
+            image_path=str(row.image_path),
+            category=row.category,
+        )
+
+    def __iter__(self) -> Iterator[CategoryItem]:
+        """The images of the first epoch; without this, Python would count up to an IndexError that never comes."""
+        return (self[index] for index in range(len(self)))
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        row = self.samples.iloc[index]
+        image = torch.as_tensor(read_image(row.image_path, as_tensor=True))
+        if row.label_index == LabelName.NORMAL:
+            return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
+        return image, torch.as_tensor(read_mask(row.mask_path, as_tensor=True))
+
+    @property
+    def collate_fn(self) -> Callable:
+        """Collates items to a CategoryBatch."""
+        return CategoryBatch.collate
+
+
+class EpochSampler(Sampler[int]):
+    """Each image once per epoch, in an order that depends on seed and epoch alone, numbered as AuxiliaryDataset asks.
+
+    A resumed training therefore sees what an unbroken one does.
+
+    Args:
+        length: Number of images.
+        seed: Of the order.
+        epoch: To begin with, from 0.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int = 0) -> None:
+        super().__init__()
+        self.length = length
+        self.seed = seed
+        self.epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return iter((order + self.epoch * self.length).tolist())
+
+
+def _check_masks(samples: pd.DataFrame) -> None:
+    defective = samples[samples.label_index == LabelName.ABNORMAL]
+    masks = defective.mask_path if "mask_path" in samples else pd.Series("", index=defective.index)
+    missing = defective[~masks.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)]
+    if len(missing) or not len(defective):
+        what = (
+            f"{len(missing)} defective images have none, such as {missing.image_path.iloc[0]}"
+            if len(missing)
+            else ("there are no defective images")
+        )
+        msg = f"Adapters are trained on defects and their masks, but {what}. Add masks or choose other `categories`."
+        raise ValueError(msg)
