@@ -141,6 +141,19 @@ def test_no_results(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_empty_results(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").touch()
+    with pytest.raises(ValueError, match=r"results.jsonl is empty"):
+        read_results(tmp_path)
+
+
+def test_order_of_the_ends_does_not_matter(tmp_path: Path) -> None:
+    for number, shots in enumerate((1, 0)):
+        append_row(tmp_path / f"{number}" / "results.jsonl", row(replace(JOB, shots=shots)))
+        append_row(tmp_path / f"{number}" / "results.jsonl", row(replace(JOB, shots=1 - shots)))
+    assert read_results(tmp_path / "0").equals(read_results(tmp_path / "1"))
+
+
 def test_other_settings() -> None:
     other = replace(GRID, mask_size=71)
     with pytest.raises(ValueError, match="made with other settings"):

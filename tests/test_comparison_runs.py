@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import timm
+import torch
 
 from anomalib_aprilgan.comparison import components
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
-from anomalib_aprilgan.comparison.runs import run_job
+from anomalib_aprilgan.comparison.runs import choose_device, run_job
 from conftest import GOLDEN, TINY_CLIP
 
 MVTEC = DataSpec(
@@ -184,6 +186,23 @@ def test_wrong_argument_is_a_failed_run() -> None:
     row = run(ModelSpec("anomalib.models.Padim", {"backbones": "resnet18"}), 2)
     assert row["status"] == "failed"
     assert "anomalib.models.Padim can't be made with the `init_args`" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "expected"),
+    [
+        ("MainProcess", 2, "cuda:0"),
+        ("LokyProcess-1", 2, "cuda:1"),
+        ("LokyProcess-4", 3, "cuda:1"),
+        ("LokyProcess-2", 1, "cuda:0"),
+    ],
+)
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, name: str, count: int, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    assert str(choose_device("auto")) == expected
+    assert str(choose_device("cpu")) == "cpu"
 
 
 def test_pictures(tiny_arguments: dict) -> None:

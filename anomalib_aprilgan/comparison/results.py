@@ -97,6 +97,14 @@ def finished(rows: Iterable[Row], grid: Grid) -> set[Job]:
 
 
 def read_results(output: Path) -> pd.DataFrame:
-    """The last row of each run as a table."""
-    table = pd.DataFrame(read_rows(output / FILE))
-    return table.drop_duplicates(KEY, keep="last").reset_index(drop=True) if len(table) else table
+    """The last row of each run as a table, sorted: in which order runs end says nothing.
+
+    Raises:
+        FileNotFoundError: If there are no results.
+        ValueError: If they can't be read.
+    """
+    rows = read_rows(output / FILE)
+    if not rows:
+        msg = f"{output / FILE} is empty: run `aprilgan compare` with this `output` first."
+        raise ValueError(msg)
+    return pd.DataFrame(rows).drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)

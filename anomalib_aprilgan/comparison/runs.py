@@ -65,7 +65,7 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Pictures | None]:
     set_up(datamodule)
     references = choose_references(datamodule, job.shots, job.seed)
     show_only(datamodule, references)
-    device = choose_device()
+    device = choose_device(grid.trainer.get("accelerator", "auto"))
     memory = PeakMemory(device)
     model = build_model(grid, job.model, job.dataset, references, job.category)
     collector = predict(model, datamodule, grid, device)
@@ -123,9 +123,9 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     return collector
 
 
-def choose_device() -> torch.device:
+def choose_device(accelerator: str) -> torch.device:
     """The GPU of this worker: its own where each worker sees one, else by the worker's number; else the CPU."""
-    if not torch.cuda.is_available():
+    if accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     number = re.search(r"(\d+)$", multiprocessing.current_process().name)  # such as LokyProcess-3
     return torch.device("cuda", int(number[1]) % torch.cuda.device_count() if number else 0)

@@ -17,6 +17,7 @@ from anomalib_aprilgan.comparison.published import published_number, read_table
 METRICS = [*IMAGE_METRICS, *PIXEL_METRICS, "VAND"]
 COSTS = ["seconds_per_image", "peak_memory_mib"]
 GROUP = ["dataset", "data_class", "shots", "model", "model_class"]
+ERROR_LENGTH = 300
 TRACKS = {"zero-shot": "shots == 0", "few-shot": "shots > 0"}
 
 
@@ -54,7 +55,7 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: If no run has finished.
     """
-    runs = results[results.status == "ok"].copy() if len(results) else results
+    runs = results[results.status == "ok"].copy()
     if not len(runs):
         msg = "There are no finished runs to make a table of: see the column `error` of the results."
         raise ValueError(msg)
@@ -87,11 +88,16 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
 
 
 def failures(results: pd.DataFrame) -> list[str]:
-    """A sentence for each failed run."""
+    """A sentence for each failed run, with the first line of its error."""
     return [
-        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots} shots, seed {row.seed}: {row.error}"
+        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots} shots, seed {row.seed}: "
+        f"{_first_line(row.error)}"
         for row in results[results.status != "ok"].itertuples()
     ]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().splitlines()[0][:ERROR_LENGTH]
 
 
 def summary_tables(results: pd.DataFrame) -> list[Table]:
@@ -102,7 +108,7 @@ def summary_tables(results: pd.DataFrame) -> list[Table]:
         _table(
             f"{dataset}: mean over {results[results.dataset == dataset].category.nunique()} categories",
             means[means.dataset == dataset],
-            [note for note in notes if f" on {dataset}" in note],
+            [note for note in notes if f" on {dataset}, " in note or f" on {dataset}/" in note],
             results,
         )
         for dataset in results.dataset.unique()
