@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from anomalib_aprilgan.comparison.components import build_datamodule, build_model, choose_references, set_up, show_only
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
-from anomalib_aprilgan.comparison.predictions import Collector, PeakMemory, read_truth, small_pictures
+from anomalib_aprilgan.comparison.predictions import Collector, PeakMemory, Truth, read_truth, small_pictures
 from anomalib_aprilgan.comparison.results import KEY, Row
 from anomalib_aprilgan.lightning_model import AprilGan
 
@@ -70,12 +70,12 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Pictures | None]:
     model = build_model(grid, job.model, job.dataset, references, job.category)
     collector = predict(model, datamodule, grid, device)
     truth = read_truth(datamodule, collector.paths, grid.mask_size)
+    maps = torch.cat(collector.maps).numpy() if collector.maps else None
     row = {
         "n_images": len(truth.labels),
         "n_abnormal": int(truth.labels.sum()),
         "mask_size": grid.mask_size,
-        **dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS]),
-        **image_metrics(torch.cat(collector.scores).numpy(), truth.labels),
+        **measure(torch.cat(collector.scores).numpy(), maps, truth),
         "seconds_per_image": collector.seconds_per_image,
         "peak_memory_mib": memory.mebibytes(),
         "memory_kind": memory.kind,
@@ -83,14 +83,18 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Pictures | None]:
         "references": relative_paths(references, datamodule),
         "adapters_sha256": adapters_digest(model),
     }
-    pictures = None
-    if collector.maps:
-        maps = torch.cat(collector.maps).numpy()
-        if truth.masks is not None:
-            row.update(pixel_metrics(maps, truth.masks))
-        if grid.pictures and job.seed == grid.seeds[0]:
-            pictures = small_pictures(collector, maps, truth, grid.pictures)
-    return {name: _without_nan(value) for name, value in row.items()}, pictures
+    if maps is None or not grid.pictures or job.seed != grid.seeds[0]:
+        return row, None
+    return row, small_pictures(collector, maps, truth, grid.pictures)
+
+
+def measure(scores: NDArray, maps: NDArray | None, truth: Truth) -> dict[str, float | None]:
+    """All metrics of the scores (B,) and maps (B, H, W); None for those that maps or masks are missing for."""
+    values = image_metrics(scores, truth.labels)
+    if maps is not None and truth.masks is not None:
+        values.update(pixel_metrics(maps, truth.masks))
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    return {name: known.get(name) for name in (*IMAGE_METRICS, *PIXEL_METRICS)}
 
 
 @contextlib.contextmanager
@@ -156,7 +160,3 @@ def adapters_digest(model: AnomalibModule) -> str | None:
     for name, tensor in sorted(model.model.adapters.state_dict().items()):
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _without_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
