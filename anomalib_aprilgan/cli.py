@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import UserDict
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ def compare(
     from anomalib_aprilgan.comparison.grid import Grid, read_datasets, read_models  # noqa: PLC0415
     from anomalib_aprilgan.comparison.results import read_results  # noqa: PLC0415
 
+    # Lightning swallows this signal while it predicts, unless somebody handles it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _clear_errors():
         grid = Grid(read_models(models), read_datasets(datasets), shots, seeds, mask_size, pictures, trainer or {})
         failed = run_grid(grid, output, backend, n_jobs)

@@ -127,19 +127,32 @@ def test_compare(run: Run, config: dict, monkeypatch: pytest.MonkeyPatch, capsys
     assert "6 files" in capsys.readouterr().out
 
 
-def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
-    output = Path(config["output"])
-    script = "import signal, sys; from anomalib_aprilgan.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", script, "compare", "--config", write(config, tmp_path)]
+def break_off(config: dict, folder: Path, number: signal.Signals) -> int:
+    """Sends the signal to another process that runs the comparison, after three results; returns its exit status."""
+    results = Path(config["output"]) / FILE
+    script = "from anomalib_aprilgan.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", script, "compare", "--config", write(config, folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (output / FILE).exists() or (output / FILE).read_bytes().count(b"\n") < 3:
+    deadline = time.monotonic() + 300
+    while not results.exists() or results.read_bytes().count(b"\n") < 3:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    return process.wait(60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_terminated(config: dict, tmp_path: Path) -> None:
+    assert break_off(config, tmp_path, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert set(read_results(Path(config["output"])).status) == {"ok"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
+    output = Path(config["output"])
+    break_off(config, tmp_path, signal.SIGKILL)
     survived = (output / FILE).read_bytes()
     survived = survived[: survived.rfind(b"\n") + 1]
     assert 3 <= survived.count(b"\n") < 18

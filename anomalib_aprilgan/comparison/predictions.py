@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-import resource
+import importlib.util
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,11 +158,16 @@ class PeakMemory:
         except OSError:
             self.kind = "process since its start"
 
-    def mebibytes(self) -> float:
-        """Peak memory in MiB."""
+    def mebibytes(self) -> float | None:
+        """Peak memory in MiB; None where the system does not tell it (Windows)."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         if self.kind == "process":
             lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
             return int(lines["VmHWM"].split()[0]) / 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        if importlib.util.find_spec("resource") is None:
+            return None
+        import resource  # noqa: PLC0415
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
