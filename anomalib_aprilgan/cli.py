@@ -16,6 +16,8 @@ from typing import Any, Literal
 from jsonargparse import auto_cli
 from jsonargparse.typing import register_type
 
+WIDTH = 200  # columns
+
 
 class Plain(UserDict[str, Any]):
     """A part of a configuration file as it stands there: jsonargparse makes no objects of its class paths."""
@@ -93,7 +95,8 @@ def table(
         render.write(tables.all_tables(results), output)
         chosen = tables.KINDS[kind](results)
     if format == "terminal":
-        render.show(chosen, Console())
+        # A pipe has no width: Rich would take 80 columns.
+        render.show(chosen, Console(width=None if sys.stdout.isatty() else WIDTH))
     else:
         print(render.FORMATS[format](chosen), end="")
 

@@ -34,7 +34,7 @@ def map_figures(
     figures = {}
     for (dataset, category), runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
         rows = {}
-        for run in runs.sort_values("shots", kind="stable").itertuples():
+        for run in runs.itertuples():
             path = picture_path(output, Job(run.model, run.dataset, run.category, run.shots, run.seed))
             if path.is_file():
                 with np.load(path) as arrays:
@@ -48,14 +48,17 @@ def draw_maps(rows: dict[str, dict[str, NDArray]], title: str) -> Figure:
     """The figure of one category from the kept arrays of its runs."""
     first = next(iter(rows.values()))
     n_columns = len(first["images"])
-    figure = Figure(figsize=(CELL * (n_columns + 1), CELL * (len(rows) + 2)), layout="constrained")
-    axes = figure.subplots(len(rows) + 2, n_columns, squeeze=False)
-    _draw_row(axes[0], first["images"], "image")
-    _draw_row(axes[1], first["masks"], "ground truth", cmap="gray", vmin=0, vmax=1)
+    figure = Figure(figsize=(CELL * (n_columns + 0.8), CELL * (len(rows) + 2)), layout="compressed")
+    # The last column is for colour bars.
+    axes = figure.subplots(len(rows) + 2, n_columns + 1, squeeze=False, width_ratios=[1] * n_columns + [0.06])
+    for axis in axes[:2, -1]:
+        axis.set_axis_off()
+    _draw_row(axes[0, :-1], first["images"], "image")
+    _draw_row(axes[1, :-1], first["masks"], "ground truth", cmap="gray", vmin=0, vmax=1)
     for row, (name, arrays) in zip(axes[2:], rows.items(), strict=True):
         low, high = arrays["range"].tolist()
-        drawn = _draw_row(row, arrays["maps"].astype(np.float32), name, cmap=COLORS, vmin=low, vmax=high)
-        figure.colorbar(drawn, ax=row, fraction=0.05)
+        drawn = _draw_row(row[:-1], arrays["maps"].astype(np.float32), name, cmap=COLORS, vmin=low, vmax=high)
+        figure.colorbar(drawn, cax=row[-1])
     figure.suptitle(title)
     return figure
 

@@ -114,7 +114,7 @@ def show(tables: Sequence[Table], console: Console) -> None:
     for table in tables:
         drawn = RichTable(title=table.title, caption="\n".join(table.notes), caption_justify="left")
         for column in table.columns:
-            drawn.add_column(column.replace("_", " "))
+            drawn.add_column(column.replace("_", " "), no_wrap=column == "model")
         for row in table.rows:
             drawn.add_row(*(Text(number(cell), TERMINAL_STYLES[cell.place]) + Text(beside(cell)) for cell in row))
         console.print(drawn)
