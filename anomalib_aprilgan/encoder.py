@@ -149,22 +149,20 @@ class ClipEncoder(nn.Module):
         """The embeddings (P, E), not normalised, of P sentences.
 
         Raises:
-            ValueError: If a sentence is longer than the text tower's context.
+            LongSentenceError: If a sentence is longer than the text tower's context.
+            RuntimeError: If the model was exported.
         """
+        if not hasattr(self.clip, "encode_text"):
+            msg = "This model was exported without its text tower: export again with another class name."
+            raise RuntimeError(msg)
         device = next(self.clip.parameters()).device
         tokens = self._tokenize(sentences).to(device)
         return torch.cat([self.clip.encode_text(chunk) for chunk in tokens.split(SENTENCES_PER_PASS)])
 
     def _tokenize(self, sentences: Sequence[str]) -> Tensor:
         if self._tokenizer is None:
-            self._tokenizer = _tokenizer(self._text_config)
-        context = self._text_config.get("context_length", 77)
-        if hasattr(self._tokenizer, "encode"):  # open_clip's own tokenizer cuts off in silence
-            for sentence in sentences:
-                length = len(self._tokenizer.encode(sentence)) + 2  # start and end of text
-                if length > context:
-                    msg = f"A prompt has {length} tokens, more than CLIP's {context}; shorten it: {sentence!r}."
-                    raise ValueError(msg)
+            self._tokenizer = make_tokenizer(self._text_config)
+        check_lengths(sentences, self._tokenizer, self._text_config)
         return self._tokenizer(list(sentences))
 
     def fingerprint(self) -> str:
@@ -174,6 +172,28 @@ class ClipEncoder(nn.Module):
             sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].float().cpu().numpy()
             digest.update(f"{name}{tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:16]
+
+
+class LongSentenceError(ValueError):
+    """A sentence has more tokens than the text tower has room for."""
+
+    def __init__(self, sentence: str, length: int, context: int) -> None:
+        super().__init__(f"A prompt has {length} tokens, more than CLIP's {context}; shorten it: {sentence!r}.")
+        self.sentence = sentence
+        self.size = f"{length} tokens, more than CLIP's {context}"
+
+
+def check_lengths(sentences: Sequence[str], tokenizer: Any, text_config: dict[str, Any]) -> None:
+    """Check that open_clip's own tokenizer, which would cut them off in silence, has room for all sentences.
+
+    Raises:
+        LongSentenceError: If it has not.
+    """
+    context = text_config.get("context_length", 77)
+    for sentence in sentences if hasattr(tokenizer, "encode") else ():
+        length = len(tokenizer.encode(sentence)) + 2  # start and end of text
+        if length > context:
+            raise LongSentenceError(sentence, length, context)
 
 
 def _build(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Module:
@@ -188,7 +208,8 @@ def _build(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Modu
         return network(**config)
 
 
-def _tokenizer(text_config: dict[str, Any]) -> Any:
+def make_tokenizer(text_config: dict[str, Any]) -> Any:
+    """The tokenizer of a text tower."""
     context = text_config.get("context_length", 77)
     kwargs = text_config.get("tokenizer_kwargs", {})
     name = text_config.get("hf_tokenizer_name")
@@ -345,7 +366,7 @@ def _resize_attention_pool(state: dict[str, Tensor], visual: nn.Module) -> None:
 
 def _encode_vit(visual: VisionTransformer, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     x = visual.ln_pre(x)
     # open_clip's blocks work on (N, B, D) up to 2.26.0, afterwards on (B, N, D).
