@@ -99,11 +99,12 @@ class AprilGanModel(nn.Module):
         memory = self.memory if memory is None else memory
         embedding, stages = self.encoder(images)
         projected = self.adapters(stages)
+        distances = [] if memory.is_empty else memory(stages)
         with _full_precision(images):
             score = text_score(embedding.float(), self.text_features)
             anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
-            if not memory.is_empty:
-                anomaly_map = anomaly_map + few_shot_map(memory(_float(stages)), self.image_size)
+            if distances:
+                anomaly_map = anomaly_map + few_shot_map(distances, self.image_size)
         return score, anomaly_map
 
     def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:
