@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from anomalib_aprilgan.clip_weights import SkipInitialisation, read_state_dict
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -112,7 +114,8 @@ class ClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         config = clip_config(backbone)
-        self.clip = _build(config, image_size, quick_gelu)
+        with nullcontext() if pretrained is None else SkipInitialisation():
+            self.clip = _build(config, image_size, quick_gelu)
         self.layers = _checked_layers(layers, _depth(self.clip.visual), backbone)
         _check_image_size(self.clip.visual, image_size, backbone)
         if pretrained is not None:
@@ -149,22 +152,20 @@ class ClipEncoder(nn.Module):
         """The embeddings (P, E), not normalised, of P sentences.
 
         Raises:
-            ValueError: If a sentence is longer than the text tower's context.
+            LongSentenceError: If a sentence is longer than the text tower's context.
+            RuntimeError: If the model was exported.
         """
+        if not hasattr(self.clip, "encode_text"):
+            msg = "This model was exported without its text tower: export again with another class name."
+            raise RuntimeError(msg)
         device = next(self.clip.parameters()).device
         tokens = self._tokenize(sentences).to(device)
         return torch.cat([self.clip.encode_text(chunk) for chunk in tokens.split(SENTENCES_PER_PASS)])
 
     def _tokenize(self, sentences: Sequence[str]) -> Tensor:
         if self._tokenizer is None:
-            self._tokenizer = _tokenizer(self._text_config)
-        context = self._text_config.get("context_length", 77)
-        if hasattr(self._tokenizer, "encode"):  # open_clip's own tokenizer cuts off in silence
-            for sentence in sentences:
-                length = len(self._tokenizer.encode(sentence)) + 2  # start and end of text
-                if length > context:
-                    msg = f"A prompt has {length} tokens, more than CLIP's {context}; shorten it: {sentence!r}."
-                    raise ValueError(msg)
+            self._tokenizer = make_tokenizer(self._text_config)
+        check_lengths(sentences, self._tokenizer, self._text_config)
         return self._tokenizer(list(sentences))
 
     def fingerprint(self) -> str:
@@ -174,6 +175,28 @@ class ClipEncoder(nn.Module):
             sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].float().cpu().numpy()
             digest.update(f"{name}{tuple(tensor.shape)}".encode() + sample.tobytes())
         return digest.hexdigest()[:16]
+
+
+class LongSentenceError(ValueError):
+    """A sentence has more tokens than the text tower has room for."""
+
+    def __init__(self, sentence: str, length: int, context: int) -> None:
+        super().__init__(f"A prompt has {length} tokens, more than CLIP's {context}; shorten it: {sentence!r}.")
+        self.sentence = sentence
+        self.size = f"{length} tokens, more than CLIP's {context}"
+
+
+def check_lengths(sentences: Sequence[str], tokenizer: Any, text_config: dict[str, Any]) -> None:
+    """Check that open_clip's own tokenizer, which would cut them off in silence, has room for all sentences.
+
+    Raises:
+        LongSentenceError: If it has not.
+    """
+    context = text_config.get("context_length", 77)
+    for sentence in sentences if hasattr(tokenizer, "encode") else ():
+        length = len(tokenizer.encode(sentence)) + 2  # start and end of text
+        if length > context:
+            raise LongSentenceError(sentence, length, context)
 
 
 def _build(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Module:
@@ -188,7 +211,8 @@ def _build(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Modu
         return network(**config)
 
 
-def _tokenizer(text_config: dict[str, Any]) -> Any:
+def make_tokenizer(text_config: dict[str, Any]) -> Any:
+    """The tokenizer of a text tower."""
     context = text_config.get("context_length", 77)
     kwargs = text_config.get("tokenizer_kwargs", {})
     name = text_config.get("hf_tokenizer_name")
@@ -276,41 +300,6 @@ def find_weights(backbone: str, pretrained: str) -> Path:
         raise ConnectionError(msg) from error
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, a (nested) state dict or a safetensors file, without running its code.
-
-    Raises:
-        ValueError: If the file is none of these.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415
-
-            return load_file(path)
-        if _is_torchscript(path):
-            return _torchscript_tensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    except Exception as error:  # pickle, zip and safetensors raise errors of many kinds
-        msg = f"{path} holds no weights that can be read ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {
-        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
-    }
-
-
 def _load(clip: Any, path: Path, backbone: str) -> None:
     # OpenAI's files are in half precision, in which the positions must not be resized.
     state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
@@ -345,7 +334,7 @@ def _resize_attention_pool(state: dict[str, Tensor], visual: nn.Module) -> None:
 
 def _encode_vit(visual: VisionTransformer, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
     x = torch.cat([class_token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     x = visual.ln_pre(x)
     # open_clip's blocks work on (N, B, D) up to 2.26.0, afterwards on (B, N, D).

@@ -15,7 +15,7 @@ from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -23,13 +23,23 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
-from anomalib_aprilgan.data.references import draw_references, folder_images, normal_train_images, read_references
+from anomalib_aprilgan.data.references import (
+    draw_references,
+    folder_images,
+    normal_train_images,
+    read_references,
+    read_views,
+)
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.evaluator import AprilGanEvaluator
+from anomalib_aprilgan.export import require, without_text_tower
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, restore_sixteen_bits, start_table
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 
 logger = logging.getLogger(__name__)
@@ -59,10 +69,12 @@ class AprilGan(AnomalibModule):
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
             None: the report's ensemble.
         learning_rate: Of the adapters' training with Adam.
+        false_positive_rate: Share of normal images, in [0, 1), that may be called abnormal where thresholds come from
+            normal images alone: the references, or a validation set without defects.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
         evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
-        visualizer: Instance, or True for anomalib's.
+        visualizer: Instance, or True for anomalib's with captions.
 
     Raises:
         ValueError: If an argument is out of range or the weights or adapters do not fit the backbone.
@@ -85,6 +97,7 @@ class AprilGan(AnomalibModule):
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
+        false_positive_rate: float = 0.01,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -93,9 +106,14 @@ class AprilGan(AnomalibModule):
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
+        if post_processor is True:
+            post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         if k_shot < 0:
             msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {k_shot}."
+            raise ValueError(msg)
+        if class_name is not None and not class_name.strip():
+            msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
             raise ValueError(msg)
         self.adapters = adapters
         self.class_name = class_name
@@ -114,6 +132,7 @@ class AprilGan(AnomalibModule):
         self._target: list[Any] | None = None
         self._category_features: dict[str, Tensor] = {}
         self._adapters_ready = False
+        self._calibrated = False
         if adapters is not None and adapters not in NAMED_ADAPTERS:
             self._load_adapters(adapters)
 
@@ -148,7 +167,12 @@ class AprilGan(AnomalibModule):
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
         image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        return Evaluator(test_metrics=[*image, *pixel_metrics()])
+        return AprilGanEvaluator(test_metrics=[*image, *pixel_metrics()])
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """The visualizer with captions."""
+        return AprilGanVisualizer()
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
@@ -189,12 +213,19 @@ class AprilGan(AnomalibModule):
         self._set_target()
 
     def on_test_start(self) -> None:
-        """Set class name and references."""
-        self._set_target()
+        """Set class name, references and, if there was no validation, thresholds."""
+        self.prepare()
 
     def on_predict_start(self) -> None:
-        """Set class name and references."""
+        """The same, after a look at the files."""
+        leave_out_unreadable(self.trainer)
+        self.prepare()
+        start_table(self._table)
+
+    def prepare(self) -> None:
+        """Set class name, references and thresholds as a prediction would first, which needs no data module."""
         self._set_target()
+        self._calibrate()
 
     def _set_target(self) -> None:
         """Bring adapters, text features and memory banks in line with the arguments and the data, if they are not.
@@ -229,10 +260,30 @@ class AprilGan(AnomalibModule):
         references = None
         if self.reference_paths:
             logger.info("Reference images: %s", ", ".join(self.reference_paths))
-            references = read_references(self.reference_paths, self._transform)
+            references = read_references(self.reference_paths, self.reference_transform)
         self.model.setup(class_name, references)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.assume_range(self.model.map_maximum)
+        self._calibrated = False
+
+    def _calibrate(self) -> None:
+        """Set thresholds from the references, each compared with the others, unless they come from a validation."""
+        if self._calibrated or not self.reference_paths or not isinstance(self.post_processor, AprilGanPostProcessor):
+            return
+        if len(set(self.reference_paths)) == 1:
+            logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
+        scores = [self._held_out_scores(path) for path in dict.fromkeys(self.reference_paths)]
+        self.post_processor.calibrate(self.model, *(torch.cat(parts) for parts in zip(*scores, strict=True)))
+        self._calibrated = True
+
+    def _held_out_scores(self, path: str) -> tuple[Tensor, Tensor]:
+        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the other references."""
+        others = [index for index, other in enumerate(self.reference_paths) if other != path]
+        others = others or list(range(len(self.reference_paths)))
+        with torch.no_grad():
+            images = read_views(path, self.reference_transform).to(self.model.text_features.device)
+            text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
+        return text, peak(anomaly_map)
 
     def _wanted_class_name(self) -> str:
         """The argument, the data module's category, what a checkpoint or an earlier run set, or "object"."""
@@ -259,11 +310,15 @@ class AprilGan(AnomalibModule):
         return draw_references(candidates, self.k_shot, self.seed, self.with_replacement)
 
     @property
-    def _transform(self) -> Transform:
+    def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
         if isinstance(self.pre_processor, PreProcessor):
             return self.pre_processor.transform
         return self.configure_pre_processor((self.model.image_size, self.model.image_size)).transform
+
+    @property
+    def _table(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "predictions.csv"
 
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
@@ -274,6 +329,13 @@ class AprilGan(AnomalibModule):
         self._adapters_ready = True
 
     # --- steps ---
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """The batch with 16-bit images as they are."""
+        del dataloader_idx
+        if not self.trainer.training:
+            restore_sixteen_bits(batch)
+        return batch
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
@@ -292,7 +354,49 @@ class AprilGan(AnomalibModule):
         peaks = peak(anomaly_map)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.observe(text, peaks, batch.gt_label)
+            self._calibrated |= batch.gt_label is not None
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
+        del outputs, batch_idx, dataloader_idx
+        add_to_table(self._table, batch)
+
+    # --- export ---
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Path of the model in a pickle, without the text tower."""
+        self.prepare()
+        return AnomalibModule.to_torch(without_text_tower(self), export_root, model_file_name)
+
+    def to_onnx(  # type: ignore[override]  # as anomalib's
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Path of the model in ONNX, for batches and (without ``input_size``) images of any size.
+
+        Raises:
+            ModuleNotFoundError: If the extra ``onnx`` is not installed.
+        """
+        for module in ("onnx", "onnxscript"):
+            require(module, "onnx")
+        self.prepare()
+        # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
+        kwargs.setdefault("opset_version", 18)
+        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+
+    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
+        """Path of the model in OpenVINO's format.
+
+        Raises:
+            ModuleNotFoundError: If the extra ``openvino`` is not installed.
+        """
+        for module in ("openvino", "nncf"):
+            require(module, "openvino")
+        return super().to_openvino(*args, **kwargs)
 
     # --- checkpoints ---
 
@@ -321,6 +425,7 @@ class AprilGan(AnomalibModule):
             "reference_paths": self.reference_paths,
             "adapters": self.adapters,
             "adapters_ready": self._adapters_ready,
+            "calibrated": self._calibrated,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,3 +438,4 @@ class AprilGan(AnomalibModule):
         self.reference_paths = ours["reference_paths"]
         self._target = ours["target"]
         self._adapters_ready = ours["adapters_ready"]
+        self._calibrated = ours["calibrated"]

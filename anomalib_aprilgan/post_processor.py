@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.post_processing import PostProcessor
@@ -14,6 +15,16 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from anomalib_aprilgan.calibration import normal_threshold
+
+if TYPE_CHECKING:
+    from anomalib_aprilgan.torch_model import AprilGanModel
+
+logger = logging.getLogger(__name__)
+
+# Exported models differ from PyTorch's by less than this.
+SCORE_MARGIN, MAP_MARGIN = 1e-4, 1e-3
 
 
 class ImageScores(Metric):
@@ -55,11 +66,31 @@ class AprilGanPostProcessor(PostProcessor):
 
     Few-shot image scores depend on the range of the anomaly maps' maxima. It is known only when all validation images
     have been seen, so image scores are collected in parts and completed at the end of the epoch.
+
+    Without defects no F1 tells the threshold: normal images alone give it, see ``calibrate``.
+
+    Args:
+        *args: anomalib's.
+        false_positive_rate: Share of normal images, in [0, 1), that may be called abnormal.
+        **kwargs: anomalib's.
+
+    Raises:
+        ValueError: If the rate is out of range.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, false_positive_rate: float = 0.01, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not 0 <= false_positive_rate < 1:
+            msg = (
+                f"`false_positive_rate` must be a share of the normal images, 0 <= rate < 1; got {false_positive_rate}."
+            )
+            raise ValueError(msg)
+        self.false_positive_rate = false_positive_rate
         self._image_scores = ImageScores()
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "false_positive_rate")
 
     def assume_range(self, map_maximum: float) -> None:
         """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_maximum``], until validated."""
@@ -74,6 +105,27 @@ class AprilGanPostProcessor(PostProcessor):
     def observe(self, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
         """Add a validation batch's text scores (B,), map maxima (B,) and labels (B,)."""
         self._image_scores.update(text, peak, label)
+
+    def calibrate(self, model: AprilGanModel, text: Tensor, peak: Tensor) -> None:
+        """Set thresholds from the text scores (M,) and map maxima (M,) of normal images.
+
+        Ranges and bounds are the theoretical ones: normal images do not tell how far defects reach.
+        """
+        self.assume_range(model.map_maximum)
+        if not self.enable_thresholding:
+            return
+        scores = model.image_score(text, peak)
+        self._image_threshold.copy_(normal_threshold(scores, self.false_positive_rate, SCORE_MARGIN))
+        self._pixel_threshold.copy_(normal_threshold(peak, self.false_positive_rate, MAP_MARGIN))
+        logger.info(
+            "Thresholds from %d normal images, of which %d are called abnormal (`false_positive_rate` %g): image score "
+            "%.4f, anomaly map %.4f",
+            len(scores),
+            int((scores >= self._image_threshold).sum()),
+            self.false_positive_rate,
+            self._image_threshold,
+            self._pixel_threshold,
+        )
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
@@ -90,13 +142,25 @@ class AprilGanPostProcessor(PostProcessor):
         if self._image_scores.update_called:
             text, peak, label = self._image_scores.compute()
             self._image_scores.reset()
-            pl_module.model.set_score_bounds(peak)
-            scores: Any = SimpleNamespace(pred_score=pl_module.model.image_score(text, peak), gt_label=label)
-            if self.enable_thresholding:
-                self._image_threshold_metric.update(scores)
-            if self.enable_normalization:
-                self._image_min_max_metric.update(scores)
+            if label is not None and not label.any():
+                self._pixel_threshold_metric.reset()
+                self._pixel_min_max_metric.reset()
+                self.calibrate(pl_module.model, text, peak)
+            else:
+                self._complete_image_scores(pl_module.model, text, peak, label)
         super().on_validation_epoch_end(trainer, pl_module)
+
+    def _complete_image_scores(self, model: AprilGanModel, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
+        model.set_score_bounds(peak)
+        scores: Any = SimpleNamespace(pred_score=model.image_score(text, peak), gt_label=label)
+        if self.enable_thresholding:
+            self._image_threshold_metric.update(scores)
+            if not self._pixel_threshold_metric.update_called and label is not None and not label.all():
+                # No masks: what the normal images' maps do not reach is abnormal.
+                normal = peak[label == 0]
+                self._pixel_threshold.copy_(normal_threshold(normal, self.false_positive_rate, MAP_MARGIN))
+        if self.enable_normalization:
+            self._image_min_max_metric.update(scores)
 
     @staticmethod
     def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import spec_to_transform, transform_to_spec
-from anomalib.pre_processing.utils.transform import get_exportable_transform
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
@@ -39,11 +39,50 @@ class PillowResize(Resize):
         return wrap((soft.squeeze(0) > 0.5).to(mask.dtype), like=mask)
 
 
+class MatrixResize(nn.Module):
+    """PillowResize for exported models: two matrix products, which all runtimes compute alike, for any input size.
+
+    Differs from anomalib, which exports resizing without antialiasing: large images then give other scores.
+
+    Args:
+        size: Height and width in pixels.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = list(size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images (B, 3, H, W) in [0, 1] at the wanted size, in steps of 1 / 255 as Pillow's."""
+        height, width = images.shape[-2:]
+        levels = _eight_bits(images * 255)
+        levels = _eight_bits(levels @ bicubic_weights(width, self.size[1]).to(images).mT)
+        return _eight_bits(bicubic_weights(height, self.size[0]).to(images) @ levels) / 255
+
+
+def bicubic_weights(length: int, size: int) -> Tensor:
+    """The share (size, length) of each of ``length`` pixels in each of ``size`` new ones.
+
+    Pillow's bicubic kernel (a = -0.5), widened when there are fewer new pixels than old ones.
+    """
+    scale = length / size
+    centers = (torch.arange(size) + 0.5) * scale
+    reach: Any = torch.sym_max(scale, 1.0)
+    x = (torch.arange(length) + 0.5 - centers.unsqueeze(1)).abs() / reach
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _eight_bits(levels: Tensor) -> Tensor:
+    return levels.round().clamp(0, 255)
+
+
 class AprilGanPreProcessor(PreProcessor):
     """Resizing to the model's size with Pillow's results, then normalisation.
 
-    Exported models and checkpoints hold anomalib's own transforms of the same size: 8-bit arithmetic has no place in
-    a traced graph, and checkpoints restore only what anomalib knows.
+    Checkpoints hold torchvision's own transforms of the same size: they restore only what anomalib knows.
 
     Args:
         image_size: Height and width in pixels.
@@ -61,7 +100,7 @@ class AprilGanPreProcessor(PreProcessor):
         pillow = PillowResize(resize.size, interpolation=resize.interpolation, antialias=True)
         self.plain = plain
         self.transform = Compose([pillow, normalize])
-        self.export_transform = get_exportable_transform(plain)
+        self.export_transform = Compose([MatrixResize(resize.size), normalize])
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The transform as plain data."""

@@ -27,6 +27,7 @@ class PromptEnsemble:
         abnormal_states: The same for defects, such as "damaged {}".
         templates: Sentences with one ``{}`` for the state, such as "a photo of a {}."
         class_names: Words to use for a category in place of its name.
+        lines: Where the entries of each list stand in the file, for messages.
 
     Raises:
         ValueError: If a list is empty or an entry has not exactly one ``{}``.
@@ -36,15 +37,14 @@ class PromptEnsemble:
     abnormal_states: list[str]
     templates: list[str]
     class_names: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, list[int]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("normal_states", "abnormal_states", "templates"):
             _check_phrases(name, getattr(self, name))
-        if not isinstance(self.class_names, dict):
-            msg = (
-                f"`class_names` must map categories to words, such as 'pcb1: circuit board'; got {self.class_names!r}."
-            )
-            raise ValueError(msg)
+        if not isinstance(self.class_names, dict) or not all(isinstance(v, str) for v in self.class_names.values()):
+            msg = f"`class_names` must map categories to words, as in 'pcb1: circuit board'; got {self.class_names!r}."
+            raise PhraseError(msg, "class_names", 0)
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None) -> PromptEnsemble:
@@ -52,14 +52,20 @@ class PromptEnsemble:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not such a YAML file.
+            ValueError: If the file is not such a YAML file, naming the line.
         """
         path = REPORT_PROMPTS if path is None else Path(path)
         if not path.is_file():
             msg = f"`prompts` {str(path)!r} is not a file. Give a YAML file like {REPORT_PROMPTS}."
             raise FileNotFoundError(msg)
+        lines: dict[str, list[int]] = {}
         try:
-            return cls(**_read_fields(path))
+            text = path.read_text(encoding="utf-8")
+            lines = _lines(text)
+            return cls(**_read_fields(text), lines=lines)
+        except PhraseError as error:
+            msg = f"The prompts in {path}, line {lines[error.field][error.entry]}, can't be used: {error}"
+            raise ValueError(msg) from error
         except (ValueError, TypeError, yaml.YAMLError) as error:
             msg = f"The prompts in {path} can't be used: {error}"
             raise ValueError(msg) from error
@@ -67,12 +73,25 @@ class PromptEnsemble:
     def sentences(self, class_name: str) -> tuple[list[str], list[str]]:
         """All normal and all abnormal sentences about ``class_name``, template by template within each state."""
         words = self.class_names.get(class_name, class_name)
-        # str.replace, not str.format: a class name may contain braces.
         normal, abnormal = (
-            [template.replace("{}", state.replace("{}", words)) for state in states for template in self.templates]
+            [_fill(template, state, words) for state in states for template in self.templates]
             for states in (self.normal_states, self.abnormal_states)
         )
         return normal, abnormal
+
+    def origin(self, class_name: str, sentence: str) -> str:
+        """The entries that make ``sentence``, in words."""
+        for name, sentences in zip(("normal_states", "abnormal_states"), self.sentences(class_name), strict=True):
+            if sentence in sentences:
+                state, template = divmod(sentences.index(sentence), len(self.templates))
+                return f"{self._place(name, state)} in {self._place('templates', template)}"
+        msg = f"No prompt about {class_name!r} is {sentence!r}."
+        raise ValueError(msg)
+
+    def _place(self, name: str, entry: int) -> str:
+        """An entry, counted from 0, in words."""
+        line = f" (line {self.lines[name][entry + 1]})" if name in self.lines else ""
+        return f"`{name}`, entry {entry + 1}{line}"
 
     def digest(self) -> str:
         """A short hash that tells ensembles apart."""
@@ -88,8 +107,22 @@ def text_features(normal: Tensor, abnormal: Tensor) -> Tensor:
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+class PhraseError(ValueError):
+    """An entry (counted from 1; 0: the whole) of a field of the ensemble is not what it must be."""
+
+    def __init__(self, message: str, field: str, entry: int) -> None:
+        super().__init__(message)
+        self.field = field
+        self.entry = entry
+
+
+def _fill(template: str, state: str, words: str) -> str:
+    # str.replace, not str.format: a class name may contain braces.
+    return template.replace("{}", state.replace("{}", words))
+
+
+def _read_fields(text: str) -> dict[str, Any]:
+    fields = yaml.safe_load(text)
     expected = {"normal_states", "abnormal_states", "templates"}
     if not isinstance(fields, dict) or not expected <= fields.keys() <= {*expected, "class_names"}:
         found = sorted(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
@@ -98,11 +131,23 @@ def _read_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _lines(text: str) -> dict[str, list[int]]:
+    """Of each key in YAML text, the line where it stands, then those of its list's entries, counted from 1."""
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = document.value if isinstance(document, yaml.MappingNode) else []
+    return {
+        key.value: [
+            node.start_mark.line + 1 for node in (key, *(value.value if isinstance(value, yaml.SequenceNode) else ()))
+        ]
+        for key, value in pairs
+    }
+
+
 def _check_phrases(name: str, phrases: Any) -> None:
     if not isinstance(phrases, list) or not phrases:
         msg = f"`{name}` must be a list with at least one phrase, got {phrases!r}."
-        raise ValueError(msg)
+        raise PhraseError(msg, name, 0)
     for number, phrase in enumerate(phrases, start=1):
         if not isinstance(phrase, str) or phrase.count("{}") != 1:
             msg = f"`{name}`, entry {number}: expected text with exactly one {{}}, got {phrase!r}."
-            raise ValueError(msg)
+            raise PhraseError(msg, name, number)

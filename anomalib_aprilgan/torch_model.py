@@ -13,12 +13,13 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.adapters import StageAdapters
-from anomalib_aprilgan.encoder import ClipEncoder
+from anomalib_aprilgan.encoder import ClipEncoder, LongSentenceError
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, stage_probabilities, zero_shot_map
 from anomalib_aprilgan.memory import MemoryBank
 from anomalib_aprilgan.prompts import PromptEnsemble, text_features
 from anomalib_aprilgan.scores import few_shot_score, text_score
+from anomalib_aprilgan.text_cache import cached
 
 
 class AprilGanModel(nn.Module):
@@ -62,10 +63,24 @@ class AprilGanModel(nn.Module):
                 self.memory.fill(self._encode_references(reference_images))
 
     def encode_class_name(self, class_name: str) -> Tensor:
-        """Text features (2, E) of the prompt ensemble about ``class_name``."""
+        """Text features (2, E) of the prompt ensemble about ``class_name``.
+
+        Raises:
+            ValueError: If a sentence is too long, naming the entries it is made of.
+        """
         normal, abnormal = self.prompts.sentences(class_name)
-        embeddings = self.encoder.encode_text([*normal, *abnormal])
-        return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
+
+        def encode() -> Tensor:
+            try:
+                with _full_precision(self.text_features):
+                    embeddings = self.encoder.encode_text([*normal, *abnormal])
+            except LongSentenceError as error:
+                raise ValueError(too_long(self.prompts, class_name, error)) from error
+            return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
+
+        device = self.text_features.device
+        content = repr([self.encoder.fingerprint(), device.type, normal, abnormal])
+        return cached(content, encode).to(device)
 
     def forward(self, images: Tensor) -> InferenceBatch:
         """Image scores (B,) and anomaly maps (B, H, W) of preprocessed images (B, 3, H, W), in float32.
@@ -76,8 +91,12 @@ class AprilGanModel(nn.Module):
         text, anomaly_map = self.score_and_map(images)
         return InferenceBatch(pred_score=self.image_score(text, peak(anomaly_map)), anomaly_map=anomaly_map)
 
-    def score_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score_and_map(self, images: Tensor, memory: MemoryBank | None = None) -> tuple[Tensor, Tensor]:
         """Text scores (B,), without the memory bank's share, and anomaly maps (B, H, W).
+
+        Args:
+            images: Preprocessed, (B, 3, H, W).
+            memory: Memory bank to compare with; None: the model's own.
 
         Raises:
             RuntimeError: Before ``setup``.
@@ -85,13 +104,15 @@ class AprilGanModel(nn.Module):
         if self.class_name is None:
             msg = "The model has no class name yet: call setup(class_name) first."
             raise RuntimeError(msg)
+        memory = self.memory if memory is None else memory
         embedding, stages = self.encoder(images)
         projected = self.adapters(stages)
+        distances = [] if memory.is_empty else memory(stages)
         with _full_precision(images):
             score = text_score(embedding.float(), self.text_features)
             anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
-            if not self.memory.is_empty:
-                anomaly_map = anomaly_map + few_shot_map(self.memory(_float(stages)), self.image_size)
+            if distances:
+                anomaly_map = anomaly_map + few_shot_map(distances, self.image_size)
         return score, anomaly_map
 
     def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:
@@ -130,6 +151,15 @@ class AprilGanModel(nn.Module):
         """Patch tokens (K, N, D) per stage, encoded one image at a time: K may be more than memory has room for."""
         encoded = [self.encoder(image.unsqueeze(0))[1] for image in images.to(self.text_features.device)]
         return [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
+
+
+def too_long(prompts: PromptEnsemble, class_name: str, error: LongSentenceError) -> str:
+    """What to shorten when a prompt is too long, in words."""
+    words = class_name if len(class_name) <= 60 else f"{class_name[:60]}..."
+    return (
+        f"The prompt of {prompts.origin(class_name, error.sentence)} about {words!r} has {error.size}: shorten the "
+        "class name, the state or the template."
+    )
 
 
 def peak(anomaly_map: Tensor) -> Tensor:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import Resize
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD
-from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.pre_processor import AprilGanPreProcessor, bicubic_weights
 from conftest import GOLDEN
 
 
@@ -53,8 +52,34 @@ def test_what_has_the_size_is_not_touched(pre_processor: AprilGanPreProcessor) -
     assert torch.equal(resize(mask), mask)
 
 
-def test_the_exported_transform_is_torchvisions(pre_processor: AprilGanPreProcessor) -> None:
-    assert type(pre_processor.export_transform.transforms[0]) is Resize
+@pytest.mark.parametrize("shape", [(112, 80), (40, 33), (1, 1), (700, 30)])
+def test_the_exported_transform_gives_the_same_pixels(
+    pre_processor: AprilGanPreProcessor, shape: tuple[int, int]
+) -> None:
+    image = ImageTensor(torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0)) / 255)
+    exported = pre_processor(image.unsqueeze(0))[0]
+    levels = (exported - pre_processor.transform(image)).abs() * torch.tensor(IMAGE_STD).view(3, 1, 1) * 255
+    assert levels.max() < 2.1  # rounding in one pass may be carried into the other
+    assert (levels > 0.5).float().mean() < 0.02
+
+
+def test_the_exported_transform_leaves_images_of_the_size(pre_processor: AprilGanPreProcessor) -> None:
+    image = torch.randint(0, 256, (1, 3, 70, 70)) / 255
+    torch.testing.assert_close(pre_processor.export_transform.transforms[0](image), image, atol=1e-6, rtol=0)
+
+
+def test_bicubic_weights_equal_a_naive_loop() -> None:
+    """Pillow's formula, pixel by pixel, for shrinking and enlarging."""
+    for length, size in ((9, 4), (4, 9)):
+        scale = length / size
+        reach = max(scale, 1)
+        for row, weights in enumerate(bicubic_weights(length, size)):
+            x = [abs(column + 0.5 - (row + 0.5) * scale) / reach for column in range(length)]
+            kernel = [
+                1.5 * d**3 - 2.5 * d**2 + 1 if d < 1 else (-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0)
+                for d in x
+            ]
+            torch.testing.assert_close(weights, torch.tensor(kernel) / sum(kernel))
 
 
 def test_checkpoint_round_trip_with_another_size(pre_processor: AprilGanPreProcessor) -> None:

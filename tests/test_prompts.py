@@ -51,20 +51,49 @@ def test_digest_tells_ensembles_apart() -> None:
     assert first.digest() == PromptEnsemble(["{}"], ["no {}"], ["the {}"]).digest() != second.digest()
 
 
+FILE = """\
+normal_states:
+  - "{}"
+abnormal_states: ["bad {}", "broken {}"]
+templates:
+  - a photo of a {}.
+  - a picture of a {}.
+class_names: {pcb1: circuit board}
+"""
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("old", "new", "message"),
     [
-        ({"templates": ["a photo of a {}.", "a photo."]}, r"`templates`, entry 2: expected text with exactly one \{\}"),
-        ({"normal_states": ["{} {}"]}, r"`normal_states`, entry 1"),
-        ({"abnormal_states": []}, r"`abnormal_states` must be a list with at least one"),
-        ({"abnormal_states": "bad {}"}, r"`abnormal_states` must be a list"),
-        ({"class_names": ["pcb"]}, r"`class_names` must map"),
-        ({"stats": []}, r"expected the keys .*normal_states"),
+        ("a picture of a {}.", "a picture.", r", line 6, .* `templates`, entry 2: expected text with exactly one \{\}"),
+        ('- "{}"', '- "{} {}"', r", line 2, .* `normal_states`, entry 1"),
+        ('["bad {}", "broken {}"]', "[]", r", line 3, .* `abnormal_states` must be a list with at least one"),
+        ('["bad {}", "broken {}"]', "bad {}", r", line 3, .* `abnormal_states` must be a list"),
+        ("{pcb1: circuit board}", "[pcb]", r", line 7, .* `class_names` must map"),
+        ("circuit board", "12", r", line 7, .* `class_names` must map"),
+        ("class_names", "stats", r" can't be used: expected the keys .*normal_states"),
+        ("class_names: {", "class_names: {{", "line 7"),
     ],
 )
-def test_mistakes_are_named_with_the_file(tmp_path: Path, changes: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"p\.yaml can't be used: {message}"):
-        PromptEnsemble.from_yaml(write(tmp_path / "p.yaml", **changes))
+def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in FILE
+    (tmp_path / "p.yaml").write_text(FILE.replace(old, new))
+    with pytest.raises(ValueError, match=rf"(?s)p\.yaml.*{message}"):
+        PromptEnsemble.from_yaml(tmp_path / "p.yaml")
+
+
+def test_origin_names_the_entries_of_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(FILE)
+    prompts = PromptEnsemble.from_yaml(tmp_path / "p.yaml")
+    _, abnormal = prompts.sentences("pcb1")
+    assert prompts.origin("pcb1", abnormal[3]) == (
+        "`abnormal_states`, entry 2 (line 3) in `templates`, entry 2 (line 6)"
+    )
+    assert PromptEnsemble(["{}"], ["no {}"], ["a {}"]).origin("x", "a no x") == (
+        "`abnormal_states`, entry 1 in `templates`, entry 1"
+    )
+    with pytest.raises(ValueError, match="No prompt about 'x' is 'y'"):
+        prompts.origin("x", "y")
 
 
 def test_text_that_is_not_yaml_is_refused(tmp_path: Path) -> None:

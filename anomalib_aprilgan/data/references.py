@@ -11,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, get_image_filenames, read_image
+from anomalib.data.utils import LabelName, get_image_filenames
 from torch import Tensor
+from torchvision.tv_tensors import Image
+
+from anomalib_aprilgan.calibration import views
+from anomalib_aprilgan.data.images import read_rgb
 
 
 def draw_references(candidates: Sequence[str], k_shot: int, seed: int, with_replacement: bool = False) -> list[str]:
@@ -70,11 +74,9 @@ def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], T
     Raises:
         ValueError: If a file can't be read as an image.
     """
-    images = []
-    for path in paths:
-        try:
-            images.append(transform(torch.as_tensor(read_image(path, as_tensor=True))))
-        except OSError as error:
-            msg = f"The reference image {str(path)!r} can't be read: {error}"
-            raise ValueError(msg) from error
-    return torch.stack(images)
+    return torch.stack([transform(Image(read_rgb(path))) for path in paths])
+
+
+def read_views(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """The views (V, 3, H, W) of a reference image that stand for further normal images, transformed like it."""
+    return torch.stack([transform(Image(view)) for view in views(read_rgb(path))])

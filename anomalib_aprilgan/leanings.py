@@ -1,0 +1,71 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a prompt ensemble says about a class name, and which of its states images lean to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anomalib_aprilgan.encoder import LongSentenceError, check_lengths, clip_config, make_tokenizer
+from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.scores import LOGIT_SCALE, text_score
+from anomalib_aprilgan.torch_model import AprilGanModel, too_long
+
+
+@dataclass(frozen=True)
+class Leaning:
+    """Where an image lies among the states.
+
+    Args:
+        text_score: The model's zero-shot image score, the probability of abnormal.
+        states: Probability of each state, the most probable first.
+    """
+
+    text_score: float
+    states: dict[str, float]
+
+
+def checked_sentences(prompts: PromptEnsemble, class_name: str, backbone: str) -> tuple[list[str], list[str]]:
+    """All normal and all abnormal sentences about ``class_name``.
+
+    Raises:
+        ValueError: If the backbone's text tower has no room for one of them.
+    """
+    normal, abnormal = prompts.sentences(class_name)
+    text_config = clip_config(backbone)["text_cfg"]
+    try:
+        check_lengths([*normal, *abnormal], make_tokenizer(text_config), text_config)
+    except LongSentenceError as error:
+        raise ValueError(too_long(prompts, class_name, error)) from error
+    return normal, abnormal
+
+
+def leanings(model: AprilGanModel, class_name: str, images: Tensor) -> list[Leaning]:
+    """Where preprocessed images (B, 3, H, W) lie among the states of the model's prompts about ``class_name``.
+
+    The softmax that the model takes over normal and abnormal is taken over all states here.
+    """
+    prompts = model.prompts
+    states = [*prompts.normal_states, *prompts.abnormal_states]
+    features = torch.stack([state_feature(model, state, class_name) for state in states])
+    embedding = torch.cat([model.encoder(image.unsqueeze(0))[0] for image in images]).float()
+    probabilities = (LOGIT_SCALE * F.normalize(embedding, dim=-1) @ features.mT).softmax(dim=-1)
+    scores = text_score(embedding, model.encode_class_name(class_name))
+    words = prompts.class_names.get(class_name, class_name)
+    names = [state.replace("{}", words) for state in states]
+    return [
+        Leaning(float(score), dict(sorted(zip(names, row.tolist(), strict=True), key=lambda pair: -pair[1])))
+        for score, row in zip(scores, probabilities, strict=True)
+    ]
+
+
+def state_feature(model: AprilGanModel, state: str, class_name: str) -> Tensor:
+    """The mean direction (E,) of a state's sentences, one per template."""
+    words = model.prompts.class_names.get(class_name, class_name)
+    sentences = [template.replace("{}", state.replace("{}", words)) for template in model.prompts.templates]
+    return F.normalize(F.normalize(model.encoder.encode_text(sentences).float(), dim=-1).mean(dim=0), dim=-1)
