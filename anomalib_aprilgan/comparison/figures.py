@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.grid import Job, picture_path, slug
+from anomalib_aprilgan.comparison.results import KEY
 from anomalib_aprilgan.comparison.tables import METRICS, measured, over_categories
 
 FORMATS = ("png", "pdf")
@@ -34,11 +35,12 @@ def map_figures(
     figures = {}
     for (dataset, category), runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
         rows = {}
-        for run in runs.itertuples():
-            path = picture_path(output, Job(run.model, run.dataset, run.category, run.shots, run.seed))
+        for run in runs.to_dict("records"):
+            job = Job(**{name: run[name] for name in KEY})
+            path = picture_path(output, job)
             if path.is_file():
                 with np.load(path) as arrays:
-                    rows[f"{run.model}\n{_shots(run.shots)}"] = dict(arrays)
+                    rows[f"{job.model}\n{_shots(job.shots)}"] = dict(arrays)
         if rows:
             figures[f"maps_{slug(str(dataset))}_{slug(str(category))}"] = draw_maps(rows, f"{dataset}: {category}")
     return figures
