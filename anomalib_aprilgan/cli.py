@@ -196,10 +196,10 @@ def demo(
         port: Port to listen on.
     """
     with _clear_errors():
-        from anomalib_aprilgan.page import Inspector, build_page, launch  # noqa: PLC0415
+        from anomalib_aprilgan.page import Inspector, build_page, serve  # noqa: PLC0415
 
         inspector = Inspector(backbone, pretrained, image_size, adapters)
-        launch(build_page(inspector), host, port)
+        serve(build_page(inspector), host, port)
 
 
 COMMANDS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_aprilgan.encoder import LongSentenceError, check_lengths, clip_config, make_tokenizer
-from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
 from anomalib_aprilgan.scores import LOGIT_SCALE, text_score
 from anomalib_aprilgan.torch_model import AprilGanModel, too_long
 
@@ -34,8 +34,9 @@ def checked_sentences(prompts: PromptEnsemble, class_name: str, backbone: str) -
     """All normal and all abnormal sentences about ``class_name``.
 
     Raises:
-        ValueError: If the backbone's text tower has no room for one of them.
+        ValueError: If the class name is empty or the backbone's text tower has no room for one of them.
     """
+    check_class_name(class_name)
     normal, abnormal = prompts.sentences(class_name)
     text_config = clip_config(backbone)["text_cfg"]
     try:

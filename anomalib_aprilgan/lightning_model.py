@@ -36,8 +36,8 @@ from anomalib_aprilgan.export import require, without_text_tower
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
-from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, restore_sixteen_bits, start_table
-from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
+from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
 from anomalib_aprilgan.torch_model import AprilGanModel, peak
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
@@ -112,9 +112,8 @@ class AprilGan(AnomalibModule):
         if k_shot < 0:
             msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {k_shot}."
             raise ValueError(msg)
-        if class_name is not None and not class_name.strip():
-            msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
-            raise ValueError(msg)
+        if class_name is not None:
+            check_class_name(class_name)
         self.adapters = adapters
         self.class_name = class_name
         self.k_shot = k_shot
@@ -318,7 +317,9 @@ class AprilGan(AnomalibModule):
 
     @property
     def _table(self) -> Path:
-        return Path(self.trainer.default_root_dir) / "predictions.csv"
+        """Where this process writes its predictions."""
+        rank = self.trainer.global_rank
+        return Path(self.trainer.default_root_dir) / f"predictions{f'-{rank}' if rank else ''}.csv"
 
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
@@ -329,13 +330,6 @@ class AprilGan(AnomalibModule):
         self._adapters_ready = True
 
     # --- steps ---
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """The batch with 16-bit images as they are."""
-        del dataloader_idx
-        if not self.trainer.training:
-            restore_sixteen_bits(batch)
-        return batch
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
@@ -360,7 +354,10 @@ class AprilGan(AnomalibModule):
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
         del outputs, batch_idx, dataloader_idx
-        add_to_table(self._table, batch)
+        threshold = None
+        if isinstance(self.post_processor, PostProcessor):
+            threshold = float(self.post_processor.normalized_image_threshold)
+        add_to_table(self._table, batch, threshold)
 
     # --- export ---
 

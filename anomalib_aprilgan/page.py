@@ -18,6 +18,7 @@ from torchvision.tv_tensors import Image as ImageTensor
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.export import require
 from anomalib_aprilgan.lightning_model import AprilGan
+from anomalib_aprilgan.prompts import check_class_name
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ class Inspector:
         Raises:
             ValueError: If a file is no image or too large, there are too many references or no class name.
         """
-        if not class_name.strip():
-            msg = "Type a class name, such as: metal bracket."
-            raise ValueError(msg)
+        check_class_name(class_name)
         if len(references) > MAX_REFERENCES:
             msg = f"Give at most {MAX_REFERENCES} reference images, not {len(references)}."
             raise ValueError(msg)
@@ -137,20 +136,12 @@ def build_page(inspector: Inspector) -> Blocks:
     return page
 
 
-def launch(page: Blocks, host: str, port: int, wait: bool = True) -> str:
-    """Serve the page; returns its address once it is served, or when it is stopped if ``wait``."""
+def serve(page: Blocks, host: str, port: int) -> None:
+    """Serve the page until the process is stopped."""
     import gradio  # noqa: PLC0415
 
-    font = ["system-ui", "sans-serif"]  # the default theme asks a font server
-    theme = gradio.themes.Default(font=font, font_mono=["monospace"])
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        max_file_size=MAX_FILE_SIZE,
-        theme=theme,
-        share=False,
-        footer_links=[],
-        quiet=not wait,
-        prevent_thread_lock=not wait,
+    # The default theme asks a font server.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    page.launch(
+        server_name=host, server_port=port, max_file_size=MAX_FILE_SIZE, theme=theme, share=False, footer_links=[]
     )
-    return address

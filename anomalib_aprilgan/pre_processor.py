@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import spec_to_transform, transform_to_spec
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
+
+from anomalib_aprilgan.data.images import restore_sixteen_bits
 
 
 class PillowResize(Resize):
@@ -101,6 +104,21 @@ class AprilGanPreProcessor(PreProcessor):
         self.plain = plain
         self.transform = Compose([pillow, normalize])
         self.export_transform = Compose([MatrixResize(resize.size), normalize])
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """Transform the batch, after reading 16-bit images as they are."""
+        restore_sixteen_bits(batch)
+        super().on_validation_batch_start(trainer, pl_module, batch, *args)
+
+    def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """The same for testing."""
+        restore_sixteen_bits(batch)
+        super().on_test_batch_start(trainer, pl_module, batch, *args)
+
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
+        """The same for prediction."""
+        restore_sixteen_bits(batch)
+        super().on_predict_batch_start(trainer, pl_module, batch, *args)
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The transform as plain data."""

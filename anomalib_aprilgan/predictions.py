@@ -12,11 +12,10 @@ from typing import Any
 
 from anomalib.data import PredictDataset
 from lightning.pytorch import Trainer
-from torchvision.transforms.v2.functional import resize
 
-from anomalib_aprilgan.data.images import has_sixteen_bits, read_rgb, readable
+from anomalib_aprilgan.data.images import readable
 
-COLUMNS = ("image_path", "pred_score", "pred_label")
+COLUMNS = ("image_path", "pred_score", "threshold", "pred_label")
 
 
 def path_datasets(trainer: Trainer) -> Iterator[PredictDataset]:
@@ -36,14 +35,6 @@ def leave_out_unreadable(trainer: Trainer) -> None:
         dataset.image_filenames = readable(dataset.image_filenames)
 
 
-def restore_sixteen_bits(batch: Any) -> None:
-    """Read 16-bit grayscale images of the batch again, most of whose levels anomalib's reader turns into white."""
-    for index, path in enumerate(batch.image_path or []):
-        if has_sixteen_bits(path):
-            image = read_rgb(path).to(batch.image)
-            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
-
-
 def start_table(path: Path) -> None:
     """Write the head of a new table of predictions."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +42,10 @@ def start_table(path: Path) -> None:
         csv.writer(file).writerow(COLUMNS)
 
 
-def add_to_table(path: Path, batch: Any) -> None:
-    """Append the batch's scores, of which 0.5 is the threshold, and decisions, which only a post-processor makes."""
+def add_to_table(path: Path, batch: Any, threshold: float | None) -> None:
+    """Append the batch's scores, and the threshold and decisions if a post-processor makes any."""
     scores = batch.pred_score.tolist()
+    thresholds = ["" if threshold is None else threshold] * len(scores)
     labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()
     with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(zip(batch.image_path, scores, labels, strict=True))
+        csv.writer(file).writerows(zip(batch.image_path, scores, thresholds, labels, strict=True))

@@ -98,6 +98,17 @@ class PromptEnsemble:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
+def check_class_name(class_name: str) -> None:
+    """Check that there is a word in it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not class_name.strip():
+        msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
+        raise ValueError(msg)
+
+
 def text_features(normal: Tensor, abnormal: Tensor) -> Tensor:
     """Text features (2, E), unit rows normal and abnormal, of the sentences' embeddings (P, E) and (Q, E).
 

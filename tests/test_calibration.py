@@ -65,6 +65,7 @@ def test_views_of_one_pixel() -> None:
     assert all(view.shape == (3, 1, 1) for view in views(torch.rand(3, 1, 1)))
 
 
+@torch.no_grad()
 def naive_thresholds(model: AprilGan, rate: float) -> tuple[float, float]:
     """Each reference's views against a memory of the others, with a fresh setup for each."""
     scores, peaks = [], []

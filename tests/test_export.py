@@ -165,8 +165,9 @@ def test_an_inferencer_agrees_with_the_engine_on_files(
     """Through decoding and resizing: 8-bit rounding may differ in single pixels."""
     source = str(BOLT / "train")
     model = AprilGan(**tiny_arguments, class_name="bolt", k_shot=shots, few_shot_source=source, visualizer=False)
+    batches = engine.predict(model, data_path=BOLT / "test" / "scratch")
     inferencer = TorchInferencer(engine.export(model, ExportType.TORCH, tmp_path), device="cpu")
-    for batch in engine.predict(model, data_path=BOLT / "test" / "scratch"):
+    for batch in batches:
         with torch.no_grad():
             actual = inferencer.predict(batch.image_path[0])
         torch.testing.assert_close(actual.pred_score, batch.pred_score, atol=5e-3, rtol=0)

@@ -52,6 +52,11 @@ def test_too_long_sentences_are_named(aprilgan: Callable[..., str], tmp_path: Pa
         aprilgan("prompts", f"--class_name={'word ' * 300}")
 
 
+def test_an_empty_class_name(aprilgan: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit, match="`class_name` must be a word"):
+        aprilgan("prompts", "--class_name= ")
+
+
 def test_images_lean_to_states(aprilgan: Callable[..., str], tiny_arguments: dict) -> None:
     arguments = [f"--{name}={tiny_arguments[name]}" for name in ("backbone", "pretrained", "image_size")]
     lines = aprilgan("prompts", "--class_name=bolt", f'--images=["{IMAGES}"]', *arguments).splitlines()

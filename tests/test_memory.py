@@ -74,3 +74,13 @@ def test_under_autocast_distances_stay_in_full_precision() -> None:
     assert (mixed - full).min() > -1e-6
     assert (mixed - full).max() < 0.01
     torch.testing.assert_close(own, torch.zeros(2, 50), atol=1e-6, rtol=0)
+
+
+def test_a_part_is_the_bank_of_those_references() -> None:
+    stages = [torch.randn(3, 5, 4), torch.randn(3, 7, 6)]
+    whole, part = MemoryBank([4, 6]), MemoryBank([4, 6])
+    whole.fill(stages)
+    part.fill([tokens[[2, 0]] for tokens in stages])
+    for actual, expected in zip(whole.of([2, 0], k_shot=3).banks, part.banks, strict=True):
+        torch.testing.assert_close(actual, expected)
+    assert len(whole.banks[0]) == 15

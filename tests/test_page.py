@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from anomalib.engine import Engine
 from PIL import Image
@@ -41,7 +46,7 @@ def test_inspection_equals_a_prediction(tmp_path: Path, inspector: Inspector, re
     assert text.split(":")[0] == ("abnormal" if batch.pred_label else "normal")
     assert f"score {float(batch.pred_score):.3f}" in text
     (saved,) = tmp_path.rglob("images/**/*.png")
-    assert list(picture.getdata()) == list(Image.open(saved).getdata())
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(saved)))
 
 
 def test_what_cannot_be_inspected_is_said(
@@ -49,7 +54,7 @@ def test_what_cannot_be_inspected_is_said(
 ) -> None:
     (tmp_path / "text.png").write_text("no image")
     for arguments, message in (
-        ((DEFECT, " "), "Type a class name"),
+        ((DEFECT, " "), "`class_name` must be a word"),
         ((DEFECT, "bolt", [DEFECT] * 17), "at most 16 reference images, not 17"),
         ((tmp_path / "text.png", "bolt"), r"text\.png can't be read as an image"),
         ((DEFECT, "word " * 300), "more than CLIP's 77"),
@@ -86,39 +91,60 @@ def browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     browser.quit()
 
 
-@needs_gradio
-def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, tmp_path: Path) -> None:
-    import json
-
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    app = page.build_page(inspector)
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where ``aprilgan demo`` serves the page, with random weights."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = page.launch(app, "127.0.0.1", port, wait=False)
+    options = ["--backbone=demo", "--pretrained=null", "--adapters=null", "--image_size=112", f"--port={port}"]
+    command = [sys.executable, "-W", "ignore", "-c", "from anomalib_aprilgan.cli import main; main()", "demo", *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(page.__file__).parents[1]), "HOME": str(tmp_path)}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     try:
-        browser.get(address)
-        wait = WebDriverWait(browser, 30)
-        find = lambda selector: wait.until(lambda b: b.find_element(By.CSS_SELECTOR, selector))  # noqa: E731
-        find("#image input[type=file]").send_keys(str(DEFECT))
-        find("#references input[type=file]").send_keys("\n".join(map(str, REFERENCES)))
-        find("#class_name textarea, #class_name input").send_keys("bolt")
-        wait.until(lambda b: "000.png" in b.page_source and REFERENCES[1].name in b.page_source)
-        find("#inspect").click()
-        verdict = wait.until(
-            lambda b: b.find_element(By.CSS_SELECTOR, "#verdict textarea, #verdict input").get_attribute("value")
-        )
-        map_size = wait.until(lambda b: b.execute_script("return document.querySelector('#picture img')?.naturalWidth"))
-        browser.save_screenshot(str(Path(os.environ.get("SCREENSHOTS", tmp_path)) / "page.png"))
-        assert verdict == inspector.inspect(DEFECT, "bolt", REFERENCES)[1]
-        assert map_size == 768
-        urls = {
-            event["params"]["request"]["url"]
-            for entry in browser.get_log("performance")
-            if (event := json.loads(entry["message"])["message"])["method"] == "Network.requestWillBeSent"
-        }
-        assert [url for url in urls if url.startswith("http") and not url.startswith(address.rstrip("/"))] == []
+        wait_for(port, server, tmp_path / "log")
+        yield f"http://127.0.0.1:{port}"
     finally:
-        app.close()
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"The page is not served: {log.read_text()}")
+
+
+@needs_gradio
+def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, address: str, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def find(selector: str) -> Any:
+        return wait.until(lambda page: page.find_element(By.CSS_SELECTOR, selector))
+
+    wait = WebDriverWait(browser, 60)
+    browser.get(address)
+    find("#image input[type=file]").send_keys(str(DEFECT))
+    find("#references input[type=file]").send_keys("\n".join(map(str, REFERENCES)))
+    find("#class_name textarea, #class_name input").send_keys("bolt")
+    wait.until(lambda page: "000.png" in page.page_source and REFERENCES[1].name in page.page_source)
+    find("#inspect").click()
+    verdict = wait.until(lambda _page: find("#verdict textarea, #verdict input").get_attribute("value"))
+    width = wait.until(lambda page: page.execute_script("return document.querySelector('#picture img')?.naturalWidth"))
+    browser.save_screenshot(str(Path(os.environ.get("SCREENSHOTS", tmp_path)) / "page.png"))
+    assert verdict == inspector.inspect(DEFECT, "bolt", REFERENCES)[1]
+    assert width == 3 * 256
+    assert [url for url in requested(browser) if not url.startswith(address)] == []
+
+
+def requested(browser: Any) -> set[str]:
+    """Addresses that the page has asked for."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    return {url for url in urls if url.startswith("http")}

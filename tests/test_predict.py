@@ -61,6 +61,7 @@ def test_predict_an_image(anomalib: Anomalib, references: list[str]) -> None:
     results = anomalib("predict", "--model.class_name=metal bracket", *references, "--data", image)
     (row,) = rows(results)
     assert row["image_path"] == str(image)
+    assert float(row["threshold"]) == 0.5
     assert (float(row["pred_score"]) >= 0.5) is (row["pred_label"] == "True")
     assert [path.relative_to(results / "images") for path in results.rglob("*.png")] == [Path("scratch/000.png")]
 
@@ -149,3 +150,15 @@ def test_defects_without_masks(tiny_arguments: dict, engine: Engine, shots: int)
     data = folder(normal_dir="train/good", normal_test_dir="test/good", abnormal_dir="test/scratch")
     (metrics,) = engine.test(AprilGan(**tiny_arguments, k_shot=shots, visualizer=False), datamodule=data)
     assert set(metrics) == {"image_AUROC", "image_F1Max", "image_AUPR"}
+
+
+@pytest.mark.parametrize("command", ["test", "train"])
+def test_folder_of_normal_images_on_the_command_line(
+    anomalib: Anomalib, caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    data = {"name": "parts", "root": BOLT, "normal_dir": "train/good", "normal_test_dir": "test/good", "num_workers": 0}
+    with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
+        results = anomalib(command, "--model.k_shot=2", "--data=Folder", *(f"--data.{k}={v}" for k, v in data.items()))
+    assert list(results.glob("images/**/*.png"))
+    assert "Not computed, for want of normal or of abnormal images: image_AUROC" in caplog.text
+    assert "Thresholds from 2 normal images" in caplog.text

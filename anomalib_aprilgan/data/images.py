@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,14 @@ def has_sixteen_bits(path: str | Path) -> bool:
     """Whether the file is a 16-bit grayscale image, most of whose levels anomalib's reader turns into white."""
     with Image.open(path) as image:
         return image.mode in SIXTEEN_BITS
+
+
+def restore_sixteen_bits(batch: Any) -> None:
+    """Read 16-bit grayscale images of the batch again, most of whose levels anomalib's reader turns into white."""
+    for index, path in enumerate(batch.image_path or []):
+        if has_sixteen_bits(path):
+            image = read_rgb(path).to(batch.image)
+            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
 
 
 def readable(paths: Iterable[str | Path]) -> list[Path]:
