@@ -5,13 +5,127 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections import UserDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
+from jsonargparse.typing import register_type
+
+WIDTH = 200  # columns
+
+
+class Plain(UserDict[str, Any]):
+    """A part of a configuration file as it stands there: jsonargparse makes no objects of its class paths."""
+
+
+register_type(Plain, serializer=dict, deserializer=Plain)
+
+
+def compare(
+    models: dict[str, Plain],
+    datasets: dict[str, Plain],
+    output: Path,
+    shots: list[int],
+    seeds: list[int],
+    mask_size: int,
+    pictures: int = 3,
+    trainer: dict[str, Any] | None = None,
+    backend: Literal["loky", "ray", "dask"] = "loky",
+    n_jobs: int = 1,
+) -> None:
+    """Run models on data sets with the same reference images, and write results, tables and figures.
+
+    A run that is in the results already is not made again, so that a killed comparison goes on where it stopped. The
+    exit code is 1 if a run failed.
+
+    Args:
+        models: By name: ``class_path``, ``init_args``, ``shots`` (the only ones it is run with), ``train`` (how to
+            make the adapters of an AprilGan: ``data``, ``max_epochs``).
+        datasets: By name: ``class_path``, ``init_args``, ``categories`` (default: all that are on disk).
+        output: Folder of all that is written.
+        shots: Numbers of reference images.
+        seeds: Of the draws of references.
+        mask_size: Height and width in pixels at which the maps of all models are measured.
+        pictures: Test images per category whose maps are kept for figures.
+        trainer: Arguments of Lightning's Trainer.
+        backend: joblib's: processes of this machine, or a Ray or Dask cluster.
+        n_jobs: Runs at the same time; -1: as many as there are cores, or workers of the cluster.
+    """
+    from anomalib_aprilgan.comparison.execution import run_grid  # noqa: PLC0415
+    from anomalib_aprilgan.comparison.grid import Grid, read_datasets, read_models  # noqa: PLC0415
+    from anomalib_aprilgan.comparison.results import read_results  # noqa: PLC0415
+
+    # Lightning swallows this signal while it predicts, unless somebody handles it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with _clear_errors():
+        grid = Grid(read_models(models), read_datasets(datasets), shots, seeds, mask_size, pictures, trainer or {})
+        failed = run_grid(grid, output, backend, n_jobs)
+        if (read_results(output).status == "ok").any():
+            table(output)
+            figure(output)
+    if failed:
+        print(f"{len(failed)} runs failed; the next start tries them again.", file=sys.stderr)
+        sys.exit(1)
+
+
+def table(
+    output: Path,
+    kind: Literal["all", "summary", "vand", "cost", "categories"] = "summary",
+    format: Literal["terminal", "md", "tex", "csv"] = "terminal",
+) -> None:
+    """Print tables of a comparison, and write all of them to ``tables.md``, ``tables.tex`` and ``tables.csv``.
+
+    Args:
+        output: Folder of the comparison.
+        kind: What to print: means over categories, the VAND leader boards, time and memory, or each category.
+        format: How to print it.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from anomalib_aprilgan.comparison import render, tables  # noqa: PLC0415
+    from anomalib_aprilgan.comparison.results import read_results  # noqa: PLC0415
+
+    with _clear_errors():
+        results = read_results(output)
+        render.write(tables.all_tables(results), output)
+        chosen = tables.KINDS[kind](results)
+    if format == "terminal":
+        # A pipe has no width: Rich would take 80 columns.
+        render.show(chosen, Console(width=None if sys.stdout.isatty() else WIDTH))
+    else:
+        print(render.FORMATS[format](chosen), end="")
+
+
+def figure(
+    output: Path,
+    models: list[str] | None = None,
+    shots: list[int] | None = None,
+    metrics: list[str] | None = None,
+) -> None:
+    """Draw the figures of a comparison as PNG and PDF into its folder ``figures``.
+
+    Args:
+        output: Folder of the comparison.
+        models: Those to be drawn; default: all.
+        shots: Numbers of references to be drawn; default: all.
+        metrics: Those to be drawn against the number of references; default: one of images, one of pixels, and PRO.
+    """
+    from anomalib_aprilgan.comparison import figures  # noqa: PLC0415
+    from anomalib_aprilgan.comparison.results import read_results  # noqa: PLC0415
+
+    with _clear_errors():
+        results = read_results(output)
+        drawn = {
+            **figures.shots_figures(results, metrics or figures.DEFAULT_METRICS, models, shots),
+            **figures.map_figures(results, output, models, shots),
+        }
+        paths = figures.save(drawn, output)
+    print(f"{len(paths)} files in {output / 'figures'}")
 
 
 def prompts(
@@ -88,7 +202,13 @@ def demo(
         serve(build_page(inspector), host, port)
 
 
-COMMANDS: dict[str, Any] = {"prompts": prompts, "demo": demo}
+COMMANDS: dict[str, Any] = {
+    "compare": compare,
+    "table": table,
+    "figure": figure,
+    "prompts": prompts,
+    "demo": demo,
+}
 
 
 @contextmanager

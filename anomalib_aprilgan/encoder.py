@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from anomalib_aprilgan.clip_weights import SkipInitialisation, read_state_dict
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -112,7 +114,8 @@ class ClipEncoder(nn.Module):
     ) -> None:
         super().__init__()
         config = clip_config(backbone)
-        self.clip = _build(config, image_size, quick_gelu)
+        with nullcontext() if pretrained is None else SkipInitialisation():
+            self.clip = _build(config, image_size, quick_gelu)
         self.layers = _checked_layers(layers, _depth(self.clip.visual), backbone)
         _check_image_size(self.clip.visual, image_size, backbone)
         if pretrained is not None:
@@ -295,41 +298,6 @@ def find_weights(backbone: str, pretrained: str) -> Path:
             "path as `pretrained`."
         )
         raise ConnectionError(msg) from error
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive, a (nested) state dict or a safetensors file, without running its code.
-
-    Raises:
-        ValueError: If the file is none of these.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415
-
-            return load_file(path)
-        if _is_torchscript(path):
-            return _torchscript_tensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    except Exception as error:  # pickle, zip and safetensors raise errors of many kinds
-        msg = f"{path} holds no weights that can be read ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {
-        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
-    }
 
 
 def _load(clip: Any, path: Path, backbone: str) -> None:

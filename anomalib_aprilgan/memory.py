@@ -68,11 +68,20 @@ class MemoryBank(nn.Module):
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     """Smallest cosine distance (B, N) of tokens (B, N, D) to the unit rows (M, D) of a bank.
 
-    The distance of a zero vector to anything is 1.
+    The distance of a zero vector to anything is 1. Under autocast the nearest row is found in half precision; its
+    distance is computed in float32.
     """
-    queries = F.normalize(tokens, dim=-1).flatten(0, 1)
+    queries = F.normalize(tokens.float(), dim=-1).flatten(0, 1)
     if torch.compiler.is_exporting():  # the number of passes would fix the batch size
-        return (1 - (queries @ bank.mT).amax(dim=-1)).view(tokens.shape[:-1])
+        return (1 - _nearest_similarity(queries, bank)).view(tokens.shape[:-1])
     chunk = max(1, SIMILARITIES_PER_PASS // len(bank))
-    nearest = torch.cat([(rows @ bank.mT).amax(dim=-1) for rows in queries.split(chunk)])
+    nearest = torch.cat([_nearest_similarity(rows, bank) for rows in queries.split(chunk)])
     return (1 - nearest).view(tokens.shape[:-1])
+
+
+def _nearest_similarity(rows: Tensor, bank: Tensor) -> Tensor:
+    """The largest cosine (R,) of unit rows (R, D) with those of a bank (M, D)."""
+    similarities = rows @ bank.mT
+    if similarities.dtype == rows.dtype:
+        return similarities.amax(dim=-1)
+    return (rows * bank[similarities.argmax(dim=-1)]).sum(dim=-1)

@@ -19,6 +19,7 @@ from anomalib_aprilgan.maps import few_shot_map, stage_probabilities, zero_shot_
 from anomalib_aprilgan.memory import MemoryBank
 from anomalib_aprilgan.prompts import PromptEnsemble, text_features
 from anomalib_aprilgan.scores import few_shot_score, text_score
+from anomalib_aprilgan.text_cache import cached
 
 
 class AprilGanModel(nn.Module):
@@ -68,11 +69,18 @@ class AprilGanModel(nn.Module):
             ValueError: If a sentence is too long, naming the entries it is made of.
         """
         normal, abnormal = self.prompts.sentences(class_name)
-        try:
-            embeddings = self.encoder.encode_text([*normal, *abnormal])
-        except LongSentenceError as error:
-            raise ValueError(too_long(self.prompts, class_name, error)) from error
-        return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
+
+        def encode() -> Tensor:
+            try:
+                with _full_precision(self.text_features):
+                    embeddings = self.encoder.encode_text([*normal, *abnormal])
+            except LongSentenceError as error:
+                raise ValueError(too_long(self.prompts, class_name, error)) from error
+            return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
+
+        device = self.text_features.device
+        content = repr([self.encoder.fingerprint(), device.type, normal, abnormal])
+        return cached(content, encode).to(device)
 
     def forward(self, images: Tensor) -> InferenceBatch:
         """Image scores (B,) and anomaly maps (B, H, W) of preprocessed images (B, 3, H, W), in float32.
@@ -99,11 +107,12 @@ class AprilGanModel(nn.Module):
         memory = self.memory if memory is None else memory
         embedding, stages = self.encoder(images)
         projected = self.adapters(stages)
+        distances = [] if memory.is_empty else memory(stages)
         with _full_precision(images):
             score = text_score(embedding.float(), self.text_features)
             anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
-            if not memory.is_empty:
-                anomaly_map = anomaly_map + few_shot_map(memory(_float(stages)), self.image_size)
+            if distances:
+                anomaly_map = anomaly_map + few_shot_map(distances, self.image_size)
         return score, anomaly_map
 
     def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:

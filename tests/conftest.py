@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,14 @@ def read_pil(path: Path, size: int = GOLDEN_SIZE) -> Tensor:
     """An image (3, H, W), preprocessed by PIL as the authors do."""
     image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     return pil.normalize(pil.to_tensor(image), IMAGE_MEAN, IMAGE_STD)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's cache is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 from torch import nn
 
-from anomalib_aprilgan.encoder import ClipEncoder, clip_config, find_weights, image_statistics, read_state_dict
+from anomalib_aprilgan.clip_weights import read_state_dict
+from anomalib_aprilgan.encoder import ClipEncoder, clip_config, find_weights, image_statistics
 from conftest import TINY_CLIP, TINY_RESNET
 
 TIMM = {

@@ -61,6 +61,21 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(loaded, stored)
 
 
+def test_under_autocast_distances_stay_in_full_precision() -> None:
+    """Half precision may choose another row among nearly equal ones, but not round the distance."""
+    references, queries = torch.randn(2, 50, 64), torch.randn(2, 50, 64)
+    bank = filled([references])
+    (full,) = bank([queries])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (mixed,) = bank([queries])
+        (own,) = bank([references])
+    assert mixed.dtype == torch.float32
+    assert ((mixed - full).abs() < 1e-6).float().mean() > 0.9
+    assert (mixed - full).min() > -1e-6
+    assert (mixed - full).max() < 0.01
+    torch.testing.assert_close(own, torch.zeros(2, 50), atol=1e-6, rtol=0)
+
+
 def test_a_part_is_the_bank_of_those_references() -> None:
     stages = [torch.randn(3, 5, 4), torch.randn(3, 7, 6)]
     whole, part = MemoryBank([4, 6]), MemoryBank([4, 6])

@@ -85,12 +85,14 @@ def test_wheel_content(wheel):
         names = set(archive.namelist())
         entry_points = archive.read(f"anomalib_aprilgan-{__version__}.dist-info/entry_points.txt").decode()
     package = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "anomalib_aprilgan").rglob("*.py")}
-    assert package | {"anomalib_aprilgan/py.typed", "anomalib_aprilgan/prompts.yaml"} | HOOK_FILES <= names
+    published = {f"anomalib_aprilgan/comparison/{name}.csv" for name in ("published", "vand2023")}
+    assert package | published | {"anomalib_aprilgan/py.typed", "anomalib_aprilgan/prompts.yaml"} | HOOK_FILES <= names
     assert {name.split("/")[0] for name in names} - HOOK_FILES == {
         "anomalib_aprilgan",
         f"anomalib_aprilgan-{__version__}.dist-info",
     }
     assert "[anomalib.models]\nAprilGan = anomalib_aprilgan:AprilGan" in entry_points
+    assert "[console_scripts]\naprilgan = anomalib_aprilgan.cli:main" in entry_points
 
 
 FIND = """

@@ -1,0 +1,124 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Runs the grid: independent jobs through joblib, each result on disk as soon as it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from anomalib_aprilgan.comparison.components import possible_shots, prepare
+from anomalib_aprilgan.comparison.grid import Grid, Job, picture_path
+from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
+from anomalib_aprilgan.comparison.runs import Pictures, run_job
+from anomalib_aprilgan.comparison.training import with_adapters
+
+BACKENDS = ("loky", "ray", "dask")
+PORTION = 4  # runs per worker of Ray
+
+
+def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -> list[Row]:
+    """Make the runs that are not in ``output`` yet, and return the failed ones.
+
+    Raises:
+        ValueError: If the grid, or what is in ``output``, is not as it should be.
+        FileNotFoundError: If a data set is not there.
+        ImportError: If the backend is not installed.
+    """
+    if backend not in BACKENDS:
+        msg = f"`backend` must be one of {BACKENDS}, got {backend!r}."
+        raise ValueError(msg)
+    path = output / FILE
+    possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
+    categories = {name: prepare(spec, name) for name, spec in grid.datasets.items()}
+    repair(path)
+    done = finished(read_rows(path) if path.exists() else [], grid)
+    jobs = [job for job in grid.jobs(categories, possible) if job not in done]
+    failed = []
+    with _bar(len(jobs), len(done)) as progress:
+        task = progress.tasks[0].id
+        ready = with_adapters(grid, output) if jobs else grid
+        for job, row, pictures in _results(grid, ready, jobs, backend, n_jobs):
+            if pictures is not None:
+                _save_pictures(picture_path(output, job), pictures)
+            append_row(path, row)
+            if row["status"] != "ok":
+                failed.append(row)
+                progress.console.print(f"Failed: {job}: {row['error']}", markup=False, highlight=False)
+            progress.update(task, advance=1, description=str(job))
+    return failed
+
+
+def _results(
+    grid: Grid, ready: Grid, jobs: Sequence[Job], backend: str, n_jobs: int
+) -> Iterator[tuple[Job, Row, Pictures | None]]:
+    """The results of all jobs in the order in which they end."""
+    settings = {(job.model, job.dataset): grid.settings(job.model, job.dataset) for job in jobs}
+    # Ray's backend hands over nothing before all that it was given is done, so it is given portions.
+    return_as = "list" if backend == "ray" else "generator_unordered"
+    with workers(backend, n_jobs), joblib.Parallel(n_jobs=n_jobs, return_as=return_as) as parallel:
+        portion = PORTION * joblib.effective_n_jobs(n_jobs) if backend == "ray" else len(jobs)
+        for start in range(0, len(jobs), max(portion, 1)):
+            calls = (joblib.delayed(_work)(ready, job) for job in jobs[start : start + portion])
+            for job, row, pictures in parallel(calls):
+                yield job, {**row, "settings": settings[job.model, job.dataset]}, pictures
+
+
+def _work(grid: Grid, job: Job) -> tuple[Job, Row, Pictures | None]:
+    return (job, *run_job(grid, job))
+
+
+@contextlib.contextmanager
+def workers(backend: str, n_jobs: int) -> Iterator[None]:
+    """The workers of joblib: processes of this machine, or those of a Ray or Dask cluster.
+
+    Which cluster is told by RAY_ADDRESS or DASK_SCHEDULER_ADDRESS, else one is started on this machine.
+
+    Raises:
+        ImportError: If the backend is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        if backend == "dask":
+            client = _import("distributed", backend).Client
+            address = {} if _import("dask", backend).config.get("scheduler-address", None) else {"n_workers": n_jobs}
+            stack.enter_context(client(**address, **({"threads_per_worker": 1} if address else {})))
+        elif backend == "ray":
+            _import("ray.util.joblib", backend).register_ray()
+        with joblib.parallel_config(backend=backend):
+            yield
+
+
+def _import(module: str, backend: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        msg = f"`backend` {backend!r} needs a package that is missing: pip install 'anomalib-aprilgan[{backend}]'."
+        raise ImportError(msg) from error
+
+
+def _bar(total: int, done: int) -> Progress:
+    columns = [
+        TextColumn("{task.completed}/{task.total} runs"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    # Its stream is fixed here, because runs redirect sys.stderr.
+    progress = Progress(*columns, TextColumn("{task.description}"), console=Console(file=sys.stderr))
+    progress.add_task(f"{done} done before", total=total)
+    return progress
+
+
+def _save_pictures(path: Path, pictures: Pictures) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **pictures)  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures: anomaly maps side by side, and metrics against the number of references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from anomalib_aprilgan.comparison.grid import Job, picture_path, slug
+from anomalib_aprilgan.comparison.results import KEY
+from anomalib_aprilgan.comparison.tables import METRICS, measured, over_categories
+
+FORMATS = ("png", "pdf")
+CELL = 1.6  # inches
+COLORS = "turbo"
+DEFAULT_METRICS = ["image_AUROC", "pixel_F1Max", "pixel_PRO"]
+
+
+def map_figures(
+    results: pd.DataFrame, output: Path, models: Sequence[str] | None, shots: Sequence[int] | None
+) -> dict[str, Figure]:
+    """For each category a figure: images in columns; image, ground truth and the maps of each model and shots in rows.
+
+    A row has one colour scale, from the smallest to the largest value over all test images of the category, so that
+    normal images do not look hot; models differ in units, so that rows have scales of their own.
+    """
+    figures = {}
+    for (dataset, category), runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
+        rows = {}
+        for run in runs.to_dict("records"):
+            job = Job(**{name: run[name] for name in KEY})
+            path = picture_path(output, job)
+            if path.is_file():
+                with np.load(path) as arrays:
+                    rows[f"{job.model}\n{_shots(job.shots)}"] = dict(arrays)
+        if rows:
+            figures[f"maps_{slug(str(dataset))}_{slug(str(category))}"] = draw_maps(rows, f"{dataset}: {category}")
+    return figures
+
+
+def draw_maps(rows: dict[str, dict[str, NDArray]], title: str) -> Figure:
+    """The figure of one category from the kept arrays of its runs."""
+    first = next(iter(rows.values()))
+    n_columns = len(first["images"])
+    figure = Figure(figsize=(CELL * (n_columns + 0.8), CELL * (len(rows) + 2)), layout="compressed")
+    # The last column is for colour bars.
+    axes = figure.subplots(len(rows) + 2, n_columns + 1, squeeze=False, width_ratios=[1] * n_columns + [0.06])
+    for axis in axes[:2, -1]:
+        axis.set_axis_off()
+    _draw_row(axes[0, :-1], first["images"], "image")
+    _draw_row(axes[1, :-1], first["masks"], "ground truth", cmap="gray", vmin=0, vmax=1)
+    for row, (name, arrays) in zip(axes[2:], rows.items(), strict=True):
+        low, high = arrays["range"].tolist()
+        drawn = _draw_row(row[:-1], arrays["maps"].astype(np.float32), name, cmap=COLORS, vmin=low, vmax=high)
+        figure.colorbar(drawn, cax=row[-1])
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_row(axes: NDArray, pictures: NDArray, name: str, **options: object) -> mpl.cm.ScalarMappable:
+    for axis, picture in zip(axes, pictures, strict=True):
+        drawn = axis.imshow(picture, **options)
+        axis.set(xticks=[], yticks=[])
+    axes[0].set_ylabel(name)
+    return drawn
+
+
+def shots_figures(
+    results: pd.DataFrame, metrics: Sequence[str], models: Sequence[str] | None, shots: Sequence[int] | None
+) -> dict[str, Figure]:
+    """For each data set a figure: each metric against the number of references, one line per model.
+
+    Points are means over seeds, bars sample standard deviations.
+
+    Raises:
+        ValueError: If a metric is not known.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        msg = f"`metrics` {unknown} are not among {METRICS}."
+        raise ValueError(msg)
+    means, _ = over_categories(measured(_chosen(results, models, shots)), results)
+    figures = {}
+    for dataset, part in means.groupby("dataset", sort=False):
+        figure = Figure(figsize=(4 * len(metrics), 3.2), layout="constrained")
+        for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+            for model, lines in part.groupby("model", sort=False):
+                points = 100 * lines.groupby("shots")[metric].agg(["mean", "std"])
+                axis.errorbar(points.index, points["mean"], points["std"].fillna(0), label=model, marker="o", capsize=3)
+            axis.set(xlabel="reference images", ylabel=f"{metric} (%)", xticks=sorted(part.shots.unique()))
+            axis.grid(alpha=0.3)
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(part.model.unique()))
+        figures[f"shots_{slug(str(dataset))}"] = figure
+    return figures
+
+
+def save(figures: dict[str, Figure], output: Path) -> list[Path]:
+    """Write the figures as PNG and PDF into ``output / "figures"``."""
+    folder = output / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{suffix}" for name in figures for suffix in FORMATS]
+    for path in paths:
+        figures[path.stem].savefig(path, dpi=120)
+    return paths
+
+
+def _chosen(results: pd.DataFrame, models: Sequence[str] | None, shots: Sequence[int] | None) -> pd.DataFrame:
+    """The finished runs of the models and numbers of shots that are wanted; None: all.
+
+    Raises:
+        ValueError: If there are none of a wanted model or number.
+    """
+    chosen = results[results.status == "ok"]
+    for name, column, wanted in (("models", "model", models), ("shots", "shots", shots)):
+        missing = [value for value in wanted or [] if value not in set(chosen[column])]
+        if missing:
+            msg = f"`{name}` {missing} have no finished run: the results have {sorted(set(chosen[column]))}."
+            raise ValueError(msg)
+        chosen = chosen if wanted is None else chosen[chosen[column].isin(wanted)]
+    return chosen
+
+
+def _shots(shots: int) -> str:
+    return "zero-shot" if shots == 0 else f"{shots}-shot"

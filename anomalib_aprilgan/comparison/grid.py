@@ -1,0 +1,179 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is compared: models x data sets x categories x shots x seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train the adapters of an AprilGan once, before the grid.
+
+    Args:
+        data: class_path and init_args of an AuxiliaryDataModule.
+        max_epochs: Passes through it.
+    """
+
+    data: dict[str, Any]
+    max_epochs: int = 3
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the comparison.
+
+    Args:
+        class_path: Import path of an anomalib model.
+        init_args: Its arguments; the comparison itself gives it references, category and no post-processing.
+        shots: The only numbers of references it is to be run with. None: all of the grid's that it can do.
+        train: How to make the adapters that ``init_args`` does not name.
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+    shots: list[int] | None = None
+    train: Training | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """One data set of the comparison.
+
+    Args:
+        class_path: Import path of an anomalib data module.
+        init_args: Its arguments other than ``category``.
+        categories: Names; None: all that are on disk.
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+    categories: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a model on a category of a data set with k reference images drawn with a seed."""
+
+    model: str
+    dataset: str
+    category: str
+    shots: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.dataset}/{self.category}, {self.shots} shots, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The whole comparison.
+
+    Args:
+        models: By the name they have in tables.
+        datasets: Likewise.
+        shots: Numbers of reference images; 0: none.
+        seeds: Of the draws of references and of all else that is random.
+        mask_size: Height and width in pixels at which maps and masks of all models meet.
+        pictures: Test images per category whose maps are kept for figures.
+        trainer: Arguments of Lightning's Trainer.
+    """
+
+    models: dict[str, ModelSpec]
+    datasets: dict[str, DataSpec]
+    shots: list[int]
+    seeds: list[int]
+    mask_size: int
+    pictures: int
+    trainer: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, values in (("models", self.models), ("datasets", self.datasets), ("seeds", self.seeds)):
+            if not values:
+                msg = f"`{name}` is empty: a comparison needs at least one of them."
+                raise ValueError(msg)
+        if not self.shots or min(self.shots) < 0 or len(set(self.shots)) < len(self.shots):
+            msg = f"`shots` must be different numbers from 0 up, got {self.shots}."
+            raise ValueError(msg)
+        if self.mask_size < 1:
+            msg = f"`mask_size` must be a number of pixels, got {self.mask_size}."
+            raise ValueError(msg)
+
+    def settings(self, model: str, dataset: str) -> str:
+        """A digest of all that decides the result of a run besides the job: results with another one do not mix."""
+        data = asdict(self.datasets[dataset])
+        del data["categories"]  # more of them may be added to a finished grid
+        spec = asdict(self.models[model])
+        del spec["shots"]  # likewise
+        facts = [spec, data, self.mask_size, self.trainer]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+    def jobs(self, categories: Mapping[str, Sequence[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
+        """All runs, those of one model and category next to each other so that a worker can keep its CLIP.
+
+        Nothing is random without references, so that 0 shots are run with the first seed only.
+
+        Args:
+            categories: Of each data set.
+            possible: Of the grid's shots those that each model can do.
+        """
+        return [
+            Job(model, dataset, category, shots, seed)
+            for dataset in self.datasets
+            for model in self.models
+            for category in categories[dataset]
+            for shots in possible[model]
+            for seed in (self.seeds if shots else self.seeds[:1])
+        ]
+
+
+def read_models(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, ModelSpec]:
+    """The configuration's ``models``.
+
+    Raises:
+        ValueError: If there is no class path, or a key that is not known.
+    """
+    specs = {}
+    for name, entry in raw.items():
+        values = _checked(entry, ModelSpec, f"models.{name}")
+        if values.get("train") is not None:
+            values["train"] = Training(**_checked(values["train"], Training, f"models.{name}.train"))
+        specs[name] = ModelSpec(**values)
+    return specs
+
+
+def read_datasets(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, DataSpec]:
+    """The configuration's ``datasets``.
+
+    Raises:
+        ValueError: If there is no class path, or a key that is not known.
+    """
+    return {name: DataSpec(**_checked(entry, DataSpec, f"datasets.{name}")) for name, entry in raw.items()}
+
+
+def _checked(entry: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(entry) - set(known))
+    if unknown or known[0] not in entry:
+        problem = f"has {unknown}" if unknown else f"has no {known[0]!r}"
+        msg = f"`{where}` {problem}: its keys are {known}, the first is needed."
+        raise ValueError(msg)
+    return dict(entry)
+
+
+def slug(name: str) -> str:
+    """The name as part of a file name."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def picture_path(output: Path, job: Job) -> Path:
+    """Where the maps of a run are kept for figures."""
+    name = "__".join(slug(str(part)) for part in (job.model, job.dataset, job.category, job.shots, job.seed))
+    return output / "pictures" / f"{name}.npz"

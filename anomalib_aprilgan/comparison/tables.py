@@ -1,0 +1,240 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables: means and standard deviations over seeds, beside the published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
+from anomalib_aprilgan.comparison.published import published_number, read_table
+
+METRICS = [*IMAGE_METRICS, *PIXEL_METRICS, "VAND"]
+COSTS = ["seconds_per_image", "peak_memory_mib"]
+GROUP = ["dataset", "data_class", "shots", "model", "model_class"]
+ERROR_LENGTH = 300
+TRACKS = {"zero-shot": "shots == 0", "few-shot": "shots > 0"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Args:
+        mean: Over seeds, in percent; a text stands for itself.
+        std: Sample standard deviation over seeds; None for one seed.
+        published: Mean in percent.
+        place: 1 for the best of its block, 2 for the second, else 0.
+    """
+
+    mean: float | str
+    std: float | None = None
+    published: float | None = None
+    place: int = 0
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a title; rows of one block compete with each other."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+def measured(results: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs, with the VAND score of each category: the harmonic mean of image and pixel F1-max.
+
+    Raises:
+        ValueError: If no run has finished.
+    """
+    runs = results[results.status == "ok"].copy()
+    if not len(runs):
+        msg = "There are no finished runs to make a table of: see the column `error` of the results."
+        raise ValueError(msg)
+    columns = [*IMAGE_METRICS, *PIXEL_METRICS, *COSTS]
+    runs[columns] = runs[columns].astype(float)
+    total = runs.image_F1Max + runs.pixel_F1Max
+    runs["VAND"] = (2 * runs.image_F1Max * runs.pixel_F1Max / total.where(total > 0)).where(total != 0, 0.0)
+    return runs
+
+
+def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The mean over the categories of each data set, model, shots and seed, and notes on what is left out.
+
+    A seed without all of the data set's categories has no mean: it would be one of easier or harder ones.
+    """
+    expected = results.groupby("dataset").category.nunique()
+    counts = runs.groupby([*GROUP, "seed"]).category.transform("nunique")
+    whole = counts == runs.dataset.map(expected)
+    notes = [
+        f"Left out: {model} on {dataset}, {shots} shots, seed {seed}: {len(part)} of {expected[dataset]} categories."
+        for (dataset, shots, model, seed), part in runs[~whole].groupby(["dataset", "shots", "model", "seed"])
+    ]
+    # numpy's mean: a category without a number leaves none for the data set either
+    means = (
+        runs[whole]
+        .groupby([*GROUP, "seed"], sort=False)[[*METRICS, *COSTS]]
+        .agg(lambda values: values.to_numpy().mean())
+    )
+    return means.reset_index(), notes
+
+
+def failures(results: pd.DataFrame) -> list[str]:
+    """A sentence for each failed run, with the first line of its error."""
+    return [
+        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots} shots, seed {row.seed}: "
+        f"{_first_line(row.error)}"
+        for row in results[results.status != "ok"].itertuples()
+    ]
+
+
+def _first_line(error: str) -> str:
+    return error.strip().splitlines()[0][:ERROR_LENGTH]
+
+
+def summary_tables(results: pd.DataFrame) -> list[Table]:
+    """One table per data set: means over its categories."""
+    means, notes = over_categories(measured(results), results)
+    notes = [*notes, *failures(results)]
+    return [
+        _table(
+            f"{dataset}: mean over {results[results.dataset == dataset].category.nunique()} categories",
+            means[means.dataset == dataset],
+            [note for note in notes if f" on {dataset}, " in note or f" on {dataset}/" in note],
+            results,
+        )
+        for dataset in results.dataset.unique()
+    ]
+
+
+def category_tables(results: pd.DataFrame) -> list[Table]:
+    """One table per category."""
+    runs = measured(results)
+    return [
+        _table(f"{dataset}: {category}", part, [], results)
+        for (dataset, category), part in runs.groupby(["dataset", "category"], sort=False)
+    ]
+
+
+def _table(title: str, runs: pd.DataFrame, notes: list[str], results: pd.DataFrame) -> Table:
+    compare = "category" not in runs  # published numbers are means over all categories
+    rows = []
+    for shots in sorted(runs.shots.unique()):
+        block = runs[runs.shots == shots]
+        groups = list(block.groupby(["model", "model_class", "data_class"], sort=False))
+        columns = [_ranked([_cell(part, key, shots, name, compare) for key, part in groups]) for name in METRICS]
+        for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
+            rows.append([Cell(str(shots)), Cell(key[0]), *row])
+    sizes = sorted({int(size) for size in results.mask_size.dropna()})
+    notes = [
+        f"Percent; mean ± sample standard deviation over seeds; maps and masks at {', '.join(map(str, sizes))} pixels.",
+        *(["In brackets: published mean, and measured less published."] if _any_published(rows) else []),
+        *_absent(runs),
+        *notes,
+    ]
+    return Table(title, ["shots", "model", *METRICS], rows, notes)
+
+
+def _any_published(rows: Sequence[Sequence[Cell]]) -> bool:
+    return any(cell.published is not None for row in rows for cell in row)
+
+
+def _absent(runs: pd.DataFrame) -> list[str]:
+    """A sentence for each number of shots that some models were not run with."""
+    sentences = []
+    for shots in sorted(runs.shots.unique()):
+        names = sorted(set(runs.model) - set(runs[runs.shots == shots].model))
+        if names:
+            why = ", needing training images" if shots == 0 else ""
+            sentences.append(f"Not at {shots} shots{why}: {', '.join(names)}.")
+    return sentences
+
+
+def _cell(part: pd.DataFrame, key: tuple[str, str, str], shots: int, metric: str, compare: bool) -> Cell:
+    values = part[metric].to_numpy() * 100
+    known = published_number(key[1], key[2], int(shots), metric) if compare else None
+    std = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Cell(float(values.mean()), std, known)
+
+
+def _ranked(column: Sequence[Cell]) -> list[Cell]:
+    """The cells of a block's column with their places, by the digits that are shown; all alike or alone: no places."""
+    shown = [round(float(cell.mean), cell.digits) for cell in column]
+    order = sorted({value for value in shown if not np.isnan(value)}, reverse=True)
+    places = {value: place for place, value in enumerate(order[:2], start=1)} if len(order) > 1 else {}
+    return [
+        Cell(cell.mean, cell.std, cell.published, places.get(value, 0), cell.digits)
+        for cell, value in zip(column, shown, strict=True)
+    ]
+
+
+def cost_table(results: pd.DataFrame) -> Table:
+    """Seconds per image and peak memory of each model: means over all runs, which differ between machines."""
+    runs = measured(results)
+    rows = []
+    for (dataset, shots, model), part in runs.groupby(["dataset", "shots", "model"]):
+        seconds, memory = (_cost(part[name], digits) for name, digits in zip(COSTS, (4, 0), strict=True))
+        kinds = ", ".join(sorted(part.memory_kind.unique()))
+        rows.append([Cell(str(dataset)), Cell(str(shots)), Cell(str(model)), seconds, memory, Cell(kinds)])
+    notes = [
+        "Seconds of predicting, less the first batch. The memory of a process holds CLIPs of other models too.",
+        f"On {', '.join(sorted(runs.device.unique()))}.",
+    ]
+    return Table("Cost", ["dataset", "shots", "model", "seconds per image", "peak MiB", "memory of"], rows, notes)
+
+
+def _cost(values: pd.Series, digits: int) -> Cell:
+    return Cell(float(values.mean()), float(values.std()) if len(values) > 1 else None, digits=digits)
+
+
+def vand_tables(results: pd.DataFrame) -> list[Table]:
+    """The challenge's two leader boards with the measured runs among them, best first."""
+    means, notes = over_categories(measured(results), results)
+    boards = read_table("vand2023.csv")
+    tables = []
+    for track, query in TRACKS.items():
+        rows = [
+            (100 * row.overall, [Cell(row.team), Cell("challenge"), *_board_cells(row)])
+            for row in boards[boards.track == track].itertuples()
+        ]
+        for (dataset, shots, model), part in means.query(query).groupby(["dataset", "shots", "model"]):
+            cells = [
+                _cell(part, ("", "", ""), shots, name, compare=False) for name in ("VAND", "pixel_F1Max", "image_F1Max")
+            ]
+            rows.append((cells[0].mean, [Cell(f"{model}, {shots} shots"), Cell(f"measured on {dataset}"), *cells]))
+        rows.sort(key=lambda row: -row[0])
+        told = [
+            "F1-max in percent; overall: mean over categories of the harmonic mean of both. The challenge's numbers "
+            "are of its own test, measured ones of the data set named.",
+            *notes,
+        ]
+        columns = ["team or model", "source", "overall", "segmentation F1-max", "classification F1-max"]
+        tables.append(Table(f"VAND 2023, {track} track", columns, [cells for _, cells in rows], told))
+    return tables
+
+
+def _board_cells(row: tuple) -> list[Cell]:
+    names = ("overall", "segmentation_F1Max", "classification_F1Max")
+    return [Cell(100 * float(getattr(row, name))) for name in names]
+
+
+def all_tables(results: pd.DataFrame) -> list[Table]:
+    """Everything that can be told from the results."""
+    return [*summary_tables(results), *vand_tables(results), cost_table(results), *category_tables(results)]
+
+
+KINDS: dict[str, Callable[[pd.DataFrame], list[Table]]] = {
+    "all": all_tables,
+    "summary": summary_tables,
+    "vand": vand_tables,
+    "cost": lambda results: [cost_table(results)],
+    "categories": category_tables,
+}

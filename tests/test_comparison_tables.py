@@ -1,0 +1,242 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and figures of made-up results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from anomalib_aprilgan.comparison import figures, render, tables
+from anomalib_aprilgan.comparison.grid import Job, picture_path
+from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
+from anomalib_aprilgan.comparison.published import published_number
+from anomalib_aprilgan.comparison.tables import Cell
+
+CATEGORIES = ("bottle", "cable")
+MODELS = {"April": "AprilGan", "Core": "Patchcore", "Mine": "Spade"}
+
+
+def run(model: str, category: str, shots: int, seed: int, value: float, **changes: object) -> dict:
+    return {
+        "model": model,
+        "model_class": MODELS[model],
+        "dataset": "MVTec",
+        "data_class": "MVTecAD",
+        "category": category,
+        "shots": shots,
+        "seed": seed,
+        "status": "ok",
+        "error": None,
+        "mask_size": 70,
+        **dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS], value),
+        "seconds_per_image": 0.5,
+        "peak_memory_mib": 100.0,
+        "memory_kind": "process",
+        "device": "cpu, 1 threads",
+        **changes,
+    }
+
+
+@pytest.fixture
+def results() -> pd.DataFrame:
+    """April is worse than Core by 0.1 at 1 shot, Mine in between; the second seed is 0.02 better."""
+    rows = [run("April", category, 0, 0, 0.5) for category in CATEGORIES]
+    for seed in (0, 1):
+        for category, easier in zip(CATEGORIES, (0.0, 0.2), strict=True):
+            for model, value in (("April", 0.6), ("Core", 0.7), ("Mine", 0.65)):
+                rows.append(run(model, category, 1, seed, value + easier + 0.02 * seed))
+    return pd.DataFrame(rows)
+
+
+def cells(table: tables.Table, metric: str = "image_AUROC") -> dict[tuple, Cell]:
+    column = table.columns.index(metric)
+    return {(row[0].mean, row[1].mean): row[column] for row in table.rows}
+
+
+def test_summary(results: pd.DataFrame) -> None:
+    (table,) = tables.summary_tables(results)
+    found = cells(table)
+    assert list(found) == [("0", "April"), ("1", "April"), ("1", "Core"), ("1", "Mine")]
+    assert found["1", "Core"].mean == pytest.approx(81)  # of (70 + 90) / 2 and (72 + 92) / 2
+    assert found["1", "Core"].std == pytest.approx(np.std([80, 82], ddof=1))
+    assert found["0", "April"].std is None
+    assert [cell.place for cell in found.values()] == [0, 0, 1, 2]
+    assert "Not at 0 shots, needing training images: Core, Mine." in table.notes
+    assert "70 pixels" in table.notes[0]
+
+
+def test_published_beside_measured(results: pd.DataFrame) -> None:
+    (table,) = tables.summary_tables(results)
+    assert cells(table)["0", "April"].published == 86.1
+    assert render.beside(cells(table)["0", "April"]) == " (86.1, -36.1)"
+    assert cells(table, "pixel_PRO_authors")["0", "April"].published == 44.0
+    assert cells(table, "pixel_PRO")["0", "April"].published is None
+    assert cells(table)["1", "Core"].published == 83.4
+    assert not any(cell.published for row in tables.category_tables(results)[0].rows for cell in row)
+
+
+def test_authors_pro_never_meets_the_other_methods() -> None:
+    assert published_number("WinClip", "MVTecAD", 0, "pixel_PRO") == 64.6
+    assert published_number("WinClip", "MVTecAD", 0, "pixel_PRO_authors") is None
+    assert published_number("AprilGan", "MVTecAD", 0, "pixel_PRO") is None
+    assert published_number("AprilGan", "Folder", 0, "image_AUROC") is None
+
+
+def test_places_by_the_digits_shown() -> None:
+    places = [cell.place for cell in tables._ranked([Cell(90.04), Cell(90.01), Cell(80.0), Cell(float("nan"))])]
+    assert places == [1, 1, 2, 0]
+    assert tables._ranked([Cell(90.0)])[0].place == 0
+
+
+def test_vand_score(results: pd.DataFrame) -> None:
+    results["pixel_F1Max"] = 0.25
+    runs = tables.measured(results)
+    image = runs.image_F1Max
+    np.testing.assert_allclose(runs.VAND, 2 * image * 0.25 / (image + 0.25))
+
+
+def test_vand_score_of_nothing_found(results: pd.DataFrame) -> None:
+    results[["image_F1Max", "pixel_F1Max"]] = 0.0
+    assert (tables.measured(results).VAND == 0).all()
+
+
+def test_vand_boards(results: pd.DataFrame) -> None:
+    zero, few = tables.vand_tables(results)
+    assert [row[0].mean for row in zero.rows][:2] == ["April, 0 shots", "APRIL-GAN"]
+    assert zero.rows[1][2].mean == pytest.approx(45.89)
+    assert len(zero.rows) == 5 + 1
+    assert len(few.rows) == 5 + 3
+    assert [row[2].mean for row in few.rows] == sorted((row[2].mean for row in few.rows), reverse=True)
+
+
+def test_incomplete_seeds_are_left_out(results: pd.DataFrame) -> None:
+    lost = (results.model == "Core") & (results.seed == 1) & (results.category == "cable")
+    results.loc[lost, ["status", "error"]] = ["failed", "RuntimeError: out of memory"]
+    (table,) = tables.summary_tables(results)
+    assert cells(table)["1", "Core"].mean == pytest.approx(80)  # seed 0 alone
+    assert cells(table)["1", "Core"].std is None
+    assert "Left out: Core on MVTec, 1 shots, seed 1: 1 of 2 categories." in table.notes
+    assert "Failed: Core on MVTec/cable, 1 shots, seed 1: RuntimeError: out of memory" in table.notes
+
+
+def test_a_category_without_a_number_leaves_none_for_all(results: pd.DataFrame) -> None:
+    results.loc[(results.model == "Mine") & (results.category == "cable"), "pixel_PRO_authors"] = np.nan
+    (table,) = tables.summary_tables(results)
+    assert render.number(cells(table, "pixel_PRO_authors")["1", "Mine"]) == "-"
+    assert cells(table, "pixel_PRO")["1", "Mine"].mean == pytest.approx(76)
+
+
+def test_nothing_finished(results: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="There are no finished runs"):
+        tables.summary_tables(results.assign(status="failed"))
+
+
+def test_markdown(results: pd.DataFrame) -> None:
+    text = render.markdown(tables.summary_tables(results))
+    lines = text.splitlines()
+    assert lines[0] == "### MVTec: mean over 2 categories"
+    widths = {line.count("|") for line in lines if line.startswith("|")}
+    assert widths == {len(tables.METRICS) + 3}
+    assert "| 1 | Core | **81.0 ± 1.4** (83.4, -2.4) |" in text
+    assert "<u>76.0 ± 1.4</u>" in text
+
+
+def test_latex(results: pd.DataFrame) -> None:
+    text = render.latex(tables.summary_tables(results))
+    assert r"1 & Core & \textbf{81.0 $\pm$ 1.4} (83.4, -2.4) &" in text
+    assert r"\underline{76.0 $\pm$ 1.4}" in text
+    assert r"image\_AUROC" in text
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+    assert {line.count(" & ") for line in body} == {len(tables.METRICS) + 1}
+
+
+def test_escape() -> None:
+    assert render.escape(r"50% of a_b\c") == r"50\% of a\_b\textbackslash{}c"
+
+
+def test_csv(results: pd.DataFrame) -> None:
+    lines = list(csv.DictReader(io.StringIO(render.as_csv(tables.all_tables(results)))))
+    (line,) = [
+        line
+        for line in lines
+        if line["row"] == "1 / Core" and line["metric"] == "image_AUROC" and "mean over" in line["table"]
+    ]
+    assert float(line["mean"]) == pytest.approx(81)
+    assert float(line["difference"]) == pytest.approx(81 - 83.4)
+    assert line["place"] == "1"
+
+
+def test_terminal(results: pd.DataFrame) -> None:
+    console = Console(record=True, width=250, file=io.StringIO())
+    render.show(tables.all_tables(results), console)
+    styled = console.export_text(styles=True, clear=False)
+    assert "\x1b[1m81.0 ± 1.4" in styled
+    assert "\x1b[4m76.0 ± 1.4" in styled
+    assert "VAND 2023, few-shot track" in console.export_text()
+
+
+def test_all_tables_are_written(results: pd.DataFrame, tmp_path: Path) -> None:
+    paths = render.write(tables.all_tables(results), tmp_path)
+    assert sorted(path.name for path in paths) == ["tables.csv", "tables.md", "tables.tex"]
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_cost(results: pd.DataFrame) -> None:
+    table = tables.cost_table(results)
+    assert [cell.mean for cell in table.rows[0]] == ["MVTec", "0", "April", 0.5, 100.0, "process"]
+
+
+# --- figures ---
+
+
+def test_shots_figure(results: pd.DataFrame) -> None:
+    (figure,) = figures.shots_figures(results, ["image_AUROC", "pixel_PRO"], None, None).values()
+    assert [axis.get_ylabel() for axis in figure.axes] == ["image_AUROC (%)", "pixel_PRO (%)"]
+    lines = {bars.get_label(): bars.lines[0].get_xydata() for bars in figure.axes[0].containers}
+    np.testing.assert_allclose(lines["April"], [[0, 50], [1, 71]])
+    np.testing.assert_allclose(lines["Core"], [[1, 81]])
+
+
+@pytest.mark.parametrize(
+    ("metrics", "models", "shots", "message"),
+    [
+        (["AUROC"], None, None, r"`metrics` \['AUROC'\] are not among"),
+        (["image_AP"], ["Else"], None, r"`models` \['Else'\] have no finished run"),
+        (["image_AP"], None, [7], r"`shots` \[7\] have no finished run"),
+    ],
+)
+def test_nothing_to_draw(
+    results: pd.DataFrame, metrics: list, models: list | None, shots: list | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        figures.shots_figures(results, metrics, models, shots)
+
+
+def test_map_figure(results: pd.DataFrame, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for job in (Job("April", "MVTec", "bottle", 0, 0), Job("April", "MVTec", "bottle", 1, 0)):
+        path = picture_path(tmp_path, job)
+        path.parent.mkdir(exist_ok=True)
+        arrays = {
+            "images": rng.integers(0, 255, (2, 256, 256, 3), dtype=np.uint8),
+            "masks": rng.random((2, 70, 70)) > 0.5,
+            "maps": rng.random((2, 70, 70)).astype(np.float16),
+            "range": np.array([-1, 5 + job.shots], dtype=np.float32),
+        }
+        np.savez(path, **arrays)
+    drawn = figures.map_figures(results, tmp_path, ["April"], None)
+    assert list(drawn) == ["maps_MVTec_bottle"]
+    axes = drawn["maps_MVTec_bottle"].axes  # two images and a colour bar x (image, truth, zero-shot, 1-shot)
+    assert [axis.get_ylabel() for axis in axes[::3]] == ["image", "ground truth", "April\nzero-shot", "April\n1-shot"]
+    # one scale per row, that of all test images
+    assert [axes[index].images[0].get_clim() for index in (6, 7, 9, 10)] == [(-1, 5), (-1, 5), (-1, 6), (-1, 6)]
+    paths = figures.save(drawn, tmp_path)
+    assert {path.suffix for path in paths} == {".png", ".pdf"}
+    assert all(path.stat().st_size > 1000 for path in paths)
