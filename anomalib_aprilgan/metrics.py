@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pixel metrics that share one state and one sort: exact AUROC, F1Max, AUPR (average precision) and AUPRO.
+"""Exact metrics of rankings, and anomalib's pixel metrics AUROC, F1Max, AUPR and AUPRO with one state and one sort.
 
 anomalib's four metrics each keep and sort all pixels. Here normal pixels are sorted alone, and everything is counted at
 the scores of abnormal pixels, which are few: thresholds between two of them change no recall, so that none of the four
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib.metrics.base import AnomalibMetric
+from numpy.typing import NDArray
 from skimage.measure import label
 from torch import Tensor
 from torchmetrics import Metric
@@ -28,56 +31,94 @@ FPR_LIMIT = 0.3
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the scores of M abnormal samples stand among themselves and among those of the normal ones.
+    """The scores of normal and of abnormal samples, each in rising order, and the metrics that follow from these.
 
     Args:
-        n_normal: Number of normal samples.
-        normal_above: Per abnormal sample, the number of normal ones with a higher score, (M,).
-        normal_from: The same with a score at least as high, (M,).
-        abnormal_from: The number of abnormal samples with a score at least as high, itself included, (M,).
+        normal: Scores (L,), L > 0.
+        abnormal: Scores (M,), M > 0.
+        shares: What each abnormal pixel adds to the mean overlap of regions: 1 / (regions x pixels of its own region),
+            (M,). None: samples are not pixels.
     """
 
-    n_normal: int
-    normal_above: Tensor
-    normal_from: Tensor
-    abnormal_from: Tensor
+    normal: Tensor
+    abnormal: Tensor
+    shares: Tensor | None = None
 
     @classmethod
-    def of(cls, normal: Tensor, abnormal: Tensor) -> Ranking:
-        """The ranking of the scores of normal (L,) and abnormal samples (M,), at least one of each."""
-        normal, ordered = _sorted(normal), _sorted(abnormal)
-        return cls(
-            n_normal=len(normal),
-            normal_above=len(normal) - torch.searchsorted(normal, abnormal, right=True),
-            normal_from=len(normal) - torch.searchsorted(normal, abnormal),
-            abnormal_from=len(ordered) - torch.searchsorted(ordered, abnormal),
-        )
+    def of(cls, normal: Tensor, abnormal: Tensor, shares: Tensor | None = None) -> Ranking:
+        """The ranking of samples in any order."""
+        if shares is None:
+            return cls(_sorted(normal), _sorted(abnormal))
+        abnormal, order = abnormal.sort()
+        return cls(_sorted(normal), abnormal, shares[order])
 
-    def auroc(self) -> Tensor:
+    @cached_property
+    def normal_above(self) -> Tensor:
+        """Per abnormal sample, the number of normal ones with a higher score, (M,)."""
+        return len(self.normal) - torch.searchsorted(self.normal, self.abnormal, right=True)
+
+    @cached_property
+    def normal_from(self) -> Tensor:
+        """The same with a score at least as high."""
+        return len(self.normal) - torch.searchsorted(self.normal, self.abnormal)
+
+    @cached_property
+    def abnormal_from(self) -> Tensor:
+        """Per abnormal sample, the number of abnormal ones with a score at least as high, itself included, (M,)."""
+        return len(self.abnormal) - torch.searchsorted(self.abnormal, self.abnormal)
+
+    def auroc(self) -> float:
         """Probability that an abnormal sample's score is higher than a normal one's; ties count one half."""
-        return 1 - (self.normal_above + self.normal_from).double().mean() / (2 * self.n_normal)
+        return 1 - float((self.normal_above + self.normal_from).double().mean()) / (2 * len(self.normal))
 
-    def f1_max(self) -> Tensor:
+    def f1_max(self) -> float:
         """The largest F1 score of all thresholds."""
-        return (
-            (2 * self.abnormal_from / (self.abnormal_from + self.normal_from + len(self.abnormal_from))).double().max()
-        )
+        found = self.abnormal_from.double()
+        return float((2 * found / (found + self.normal_from + len(self.abnormal))).max())
 
-    def average_precision(self) -> Tensor:
+    def average_precision(self) -> float:
         """Mean, over the abnormal samples, of the precision with their scores as thresholds."""
-        return (self.abnormal_from.double() / (self.abnormal_from + self.normal_from)).mean()
+        found = self.abnormal_from.double()
+        return float((found / (found + self.normal_from)).mean())
 
-    def aupro(self, shares: Tensor) -> Tensor:
+    def pro(self) -> float:
         """Area under the curve of mean region overlap against false positive rates up to 0.3, as a part of 0.3.
 
-        Args:
-            shares: What each abnormal pixel adds to the mean overlap, (M,): 1 / (regions x pixels of its own region).
+        Raises:
+            ValueError: Without ``shares``.
         """
-        low, high = self.normal_above.double() / self.n_normal, self.normal_from.double() / self.n_normal
+        low, high = self.normal_above.double() / len(self.normal), self.normal_from.double() / len(self.normal)
         # A pixel counts from `low` on, rising to its full share at `high`; between the two lie ties.
         rising = (FPR_LIMIT - low).clamp(min=0).square() / (2 * (high - low)).clamp(min=torch.finfo(torch.double).tiny)
         area = torch.where(high <= FPR_LIMIT, FPR_LIMIT - (low + high) / 2, rising)
-        return (shares * area).sum() / FPR_LIMIT
+        return float((self._shares() * area).sum()) / FPR_LIMIT
+
+    def rates_above(self, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+        """False positive rates and mean overlaps of regions where scores exceed thresholds (T,), each (T,).
+
+        Raises:
+            ValueError: Without ``shares``.
+        """
+        rate = 1 - torch.searchsorted(self.normal, thresholds, right=True).double() / len(self.normal)
+        missed = torch.cat([self._shares().new_zeros(1), self._shares().cumsum(0)])
+        overlap = missed[-1] - missed[torch.searchsorted(self.abnormal, thresholds, right=True)]
+        return rate, overlap
+
+    def _shares(self) -> Tensor:
+        if self.shares is None:
+            msg = "The overlap of regions needs `shares`: rank pixels with them."
+            raise ValueError(msg)
+        return self.shares
+
+
+def region_sizes(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """Of each abnormal pixel of a mask (H, W), the pixels of its region, (M,); and the number of regions.
+
+    A region is a set of abnormal pixels that touch at edges or corners.
+    """
+    regions = label(mask, connectivity=2)
+    sizes = np.bincount(regions.ravel())
+    return sizes[regions[mask]], len(sizes) - 1
 
 
 def _sorted(scores: Tensor) -> Tensor:
@@ -110,16 +151,10 @@ class PixelScores(Metric):
         anomaly_map = anomaly_map.reshape(defect.shape)
         self.normal.append(anomaly_map[~defect].float())
         self.abnormal.append(anomaly_map[defect].float())
-        for image_mask in defect:
-            self._add_regions(image_mask)
-
-    def _add_regions(self, defect: Tensor) -> None:
-        if not defect.any():
-            return
-        regions = torch.from_numpy(label(defect.cpu().numpy(), connectivity=2))
-        sizes = regions.flatten().bincount()
-        self.n_regions += len(sizes) - 1
-        self.sizes.append(sizes[regions[regions > 0]].to(defect.device))
+        for image_mask in defect[defect.flatten(1).any(dim=1)]:
+            sizes, n_regions = region_sizes(image_mask.cpu().numpy())
+            self.sizes.append(torch.from_numpy(sizes).to(defect.device))
+            self.n_regions += n_regions
 
     def compute(self) -> dict[str, Tensor] | None:
         """All four metrics in float32; None without normal or without abnormal pixels."""
@@ -127,15 +162,14 @@ class PixelScores(Metric):
         if not len(normal) or not len(abnormal):
             logger.warning("No pixel metrics: they need normal and abnormal pixels, and one of them is missing.")
             return None
-        ranking = Ranking.of(normal, abnormal)
-        shares = 1 / (self.n_regions * dim_zero_cat(self.sizes).double())
+        ranking = Ranking.of(normal, abnormal, shares=1 / (self.n_regions * dim_zero_cat(self.sizes).double()))
         values = {
             "AUROC": ranking.auroc(),
             "F1Max": ranking.f1_max(),
             "AUPR": ranking.average_precision(),
-            "AUPRO": ranking.aupro(shares),
+            "AUPRO": ranking.pro(),
         }
-        return {name: value.float() for name, value in values.items()}
+        return {name: torch.tensor(value, device=normal.device) for name, value in values.items()}
 
 
 class _PixelMetric(AnomalibMetric, Metric):
