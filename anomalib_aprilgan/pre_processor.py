@@ -37,9 +37,9 @@ class PillowResize(Resize):
         return wrap(super().transform(levels, params).to(inpt.dtype) / 255, like=inpt)
 
     def _resize_mask(self, mask: Mask) -> Tensor:
-        soft = mask.as_subclass(Tensor).float().unsqueeze(0)
-        soft = F.resize(soft, self.size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-        return wrap((soft.squeeze(0) > 0.5).to(mask.dtype), like=mask)
+        levels = (mask.as_subclass(Tensor) != 0).to(torch.uint8).unsqueeze(0) * 255
+        levels = F.resize(levels, self.size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        return wrap((levels.squeeze(0) > 127).to(mask.dtype), like=mask)
 
 
 class MatrixResize(nn.Module):

@@ -225,3 +225,11 @@ def bad_probability(root: Path) -> Callable[[], object]:
 def test_refusals(squares: Path, case: Callable[[Path], Callable[[], object]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         case(squares)()
+
+
+def test_default_category_need_not_be_on_disk(squares: Path) -> None:
+    """anomalib would download the whole data set for its default category."""
+    datamodule = AuxiliaryDataModule(MVTecAD(squares), num_workers=0)
+    datamodule.prepare_data()
+    datamodule.setup()
+    assert datamodule.train_categories == ["dark", "light"]

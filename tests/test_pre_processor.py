@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,15 @@ def test_masks_equal_pillows_bilinear_majority(pre_processor: AprilGanPreProcess
         assert actual.dtype == masks.dtype
         assert isinstance(actual, Mask)
         assert (actual.numpy() == expected).all()
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("dataset/*/ground_truth/*/*.png")), ids=lambda path: path.stem)
+def test_golden_masks_equal_pillows(pre_processor: AprilGanPreProcessor, path: Path) -> None:
+    mask = Image.open(path).convert("L")
+    expected = np.asarray(mask.resize((70, 70), Image.Resampling.BILINEAR)) / 255 > 0.5
+    source = Mask(torch.from_numpy((np.asarray(mask) > 0).astype(np.uint8)))
+    _, actual = pre_processor.transform(ImageTensor(torch.zeros(3, *source.shape)), source)
+    assert (actual.numpy() == expected).all()
 
 
 def test_what_has_the_size_is_not_touched(pre_processor: AprilGanPreProcessor) -> None:

@@ -68,7 +68,10 @@ class AuxiliaryDataModule(AnomalibDataModule):
 
     def prepare_data(self) -> None:
         """Download what is missing of both data sets."""
-        self.auxiliary.prepare_data()
+        auxiliary = copy.deepcopy(self.auxiliary)
+        if auxiliary.category:  # the default one need not be on disk, and would be downloaded with all others
+            auxiliary.category = category_names(auxiliary)[0]
+        auxiliary.prepare_data()
         if self.target is not None:
             self.target.prepare_data()
 
