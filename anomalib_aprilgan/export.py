@@ -1,20 +1,61 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an exported model needs, and what it leaves out."""
+"""Export of AprilGan: what it needs, and what it leaves out."""
 
 from __future__ import annotations
 
 import copy
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
+from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
-if TYPE_CHECKING:
-    from anomalib_aprilgan.lightning_model import AprilGan
-
 Module = TypeVar("Module", bound=nn.Module)
+
+
+class AprilGanExport(ExportMixin):
+    """anomalib's exports, of a model that is complete and without its text tower."""
+
+    def prepare(self) -> None:
+        """Complete the model as a prediction would first."""
+        raise NotImplementedError
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Path of the model in a pickle, without the text tower."""
+        self.prepare()
+        return ExportMixin.to_torch(without_text_tower(self), export_root, model_file_name)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Path:
+        """Path of the model in ONNX, for batches and (without ``input_size``) images of any size.
+
+        Raises:
+            ModuleNotFoundError: If the extra ``onnx`` is not installed.
+        """
+        for module in ("onnx", "onnxscript"):
+            require(module, "onnx")
+        self.prepare()
+        # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
+        kwargs.setdefault("opset_version", 18)
+        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+
+    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
+        """Path of the model in OpenVINO's format.
+
+        Raises:
+            ModuleNotFoundError: If the extra ``openvino`` is not installed.
+        """
+        for module in ("openvino", "nncf"):
+            require(module, "openvino")
+        return super().to_openvino(*args, **kwargs)
 
 
 def require(module: str, extra: str) -> None:
@@ -28,7 +69,7 @@ def require(module: str, extra: str) -> None:
         raise ModuleNotFoundError(msg, name=module)
 
 
-def without_text_tower(module: AprilGan) -> AprilGan:
+def without_text_tower(module: Any) -> Any:
     """A copy of an AprilGan whose CLIP can't encode text any more; the rest is shared."""
     images_only = nn.Module()
     images_only.visual = module.model.encoder.clip.visual

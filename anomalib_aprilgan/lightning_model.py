@@ -23,16 +23,10 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
-from anomalib_aprilgan.data.references import (
-    draw_references,
-    folder_images,
-    normal_train_images,
-    read_references,
-    read_views,
-)
+from anomalib_aprilgan.data.references import choose_references, read_references, read_views
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
 from anomalib_aprilgan.evaluator import AprilGanEvaluator
-from anomalib_aprilgan.export import require, without_text_tower
+from anomalib_aprilgan.export import AprilGanExport
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
@@ -49,7 +43,7 @@ CALIBRATED = "calibrated.ckpt"
 NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 
 
-class AprilGan(AnomalibModule):
+class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
@@ -255,7 +249,9 @@ class AprilGan(AnomalibModule):
 
     def _set_up_model(self, class_name: str) -> None:
         logger.info("Class name in the prompts: %s", class_name)
-        self.reference_paths = self._choose_references()
+        self.reference_paths = choose_references(
+            self.k_shot, self.few_shot_source, self._datamodule, self.seed, self.with_replacement
+        )
         references = None
         if self.reference_paths:
             logger.info("Reference images: %s", ", ".join(self.reference_paths))
@@ -287,26 +283,6 @@ class AprilGan(AnomalibModule):
     def _wanted_class_name(self) -> str:
         """The argument, the data module's category, what a checkpoint or an earlier run set, or "object"."""
         return self.class_name or getattr(self._datamodule, "category", None) or self.model.class_name or "object"
-
-    def _choose_references(self) -> list[str]:
-        if not self.k_shot:
-            return []
-        if isinstance(self.few_shot_source, list):
-            if len(self.few_shot_source) != self.k_shot:
-                msg = f"`few_shot_source` lists {len(self.few_shot_source)} images, but `k_shot` is {self.k_shot}."
-                raise ValueError(msg)
-            return [str(path) for path in self.few_shot_source]
-        if self.few_shot_source is not None:
-            candidates = folder_images(self.few_shot_source)
-        elif self._datamodule is not None:
-            candidates = normal_train_images(self._datamodule)
-        else:
-            msg = (
-                f"`k_shot` is {self.k_shot}, but there are no reference images: give `few_shot_source` (a folder or a "
-                "list of normal images), a data module, or a checkpoint made with references."
-            )
-            raise ValueError(msg)
-        return draw_references(candidates, self.k_shot, self.seed, self.with_replacement)
 
     @property
     def reference_transform(self) -> Transform:
@@ -358,42 +334,6 @@ class AprilGan(AnomalibModule):
         if isinstance(self.post_processor, PostProcessor):
             threshold = float(self.post_processor.normalized_image_threshold)
         add_to_table(self._table, batch, threshold)
-
-    # --- export ---
-
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Path of the model in a pickle, without the text tower."""
-        self.prepare()
-        return AnomalibModule.to_torch(without_text_tower(self), export_root, model_file_name)
-
-    def to_onnx(  # type: ignore[override]  # as anomalib's
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,
-    ) -> Path:
-        """Path of the model in ONNX, for batches and (without ``input_size``) images of any size.
-
-        Raises:
-            ModuleNotFoundError: If the extra ``onnx`` is not installed.
-        """
-        for module in ("onnx", "onnxscript"):
-            require(module, "onnx")
-        self.prepare()
-        # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
-        kwargs.setdefault("opset_version", 18)
-        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
-
-    def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
-        """Path of the model in OpenVINO's format.
-
-        Raises:
-            ModuleNotFoundError: If the extra ``openvino`` is not installed.
-        """
-        for module in ("openvino", "nncf"):
-            require(module, "openvino")
-        return super().to_openvino(*args, **kwargs)
 
     # --- checkpoints ---
 

@@ -19,6 +19,45 @@ from anomalib_aprilgan.calibration import views
 from anomalib_aprilgan.data.images import read_rgb
 
 
+def choose_references(
+    k_shot: int,
+    source: str | Path | list[str] | None,
+    datamodule: AnomalibDataModule | None,
+    seed: int,
+    with_replacement: bool = False,
+) -> list[str]:
+    """Paths of the ``k_shot`` reference images.
+
+    Args:
+        k_shot: Their number.
+        source: Folder to draw from, or the list of exactly these images. None: the data module's normal images.
+        datamodule: One that is set up, or None.
+        seed: Of the draw.
+        with_replacement: Whether an image may be drawn again.
+
+    Raises:
+        ValueError: If there are too few images, or no place to take them from.
+    """
+    if not k_shot:
+        return []
+    if isinstance(source, list):
+        if len(source) != k_shot:
+            msg = f"`few_shot_source` lists {len(source)} images, but `k_shot` is {k_shot}."
+            raise ValueError(msg)
+        return [str(path) for path in source]
+    if source is not None:
+        candidates = folder_images(source)
+    elif datamodule is not None:
+        candidates = normal_train_images(datamodule)
+    else:
+        msg = (
+            f"`k_shot` is {k_shot}, but there are no reference images: give `few_shot_source` (a folder or a list of "
+            "normal images), a data module, or a checkpoint made with references."
+        )
+        raise ValueError(msg)
+    return draw_references(candidates, k_shot, seed, with_replacement)
+
+
 def draw_references(candidates: Sequence[str], k_shot: int, seed: int, with_replacement: bool = False) -> list[str]:
     """``k_shot`` paths drawn from the sorted candidates, the same for the same seed.
 
