@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,10 @@ class AprilGanExport(ExportMixin):
         self.prepare()
         # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
         kwargs.setdefault("opset_version", 18)
-        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+        path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+        # torch's tracer leaves a twin of this class, which makes the short name ambiguous until it is collected.
+        gc.collect()
+        return path
 
     def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
         """Path of the model in OpenVINO's format.

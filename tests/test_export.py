@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import sys
@@ -17,6 +18,7 @@ from anomalib.cli.cli import main
 from anomalib.data import MVTecAD
 from anomalib.deploy import CompressionType, ExportType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, export
@@ -237,3 +239,20 @@ def test_missing_modules_name_the_extra(
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(ModuleNotFoundError, match=rf"'{missing}' is not installed.*anomalib-aprilgan\[{extra}\]"):
         engine.export(AprilGan(**tiny_arguments), export_type, tmp_path)
+
+
+@needs_onnx
+def test_the_short_name_stays_unique(tiny_arguments: dict, tmp_path: Path) -> None:
+    model = AprilGan(**tiny_arguments, class_name="bolt", visualizer=False)
+    gc.disable()
+    try:
+        model.to_onnx(tmp_path)
+        names = [each.__name__ for each in subclasses(AnomalibModule)]
+    finally:
+        gc.enable()
+    assert names.count("AprilGan") == 1
+
+
+def subclasses(cls: type) -> list[type]:
+    """All of them, direct and indirect, as jsonargparse looks for a short name."""
+    return [each for direct in cls.__subclasses__() for each in (direct, *subclasses(direct))]
