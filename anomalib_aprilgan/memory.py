@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# 64 MiB of similarities are held at once, however large batch and bank are.
-SIMILARITIES_PER_PASS = 2**24
+# 64 MiB of similarities are held at once, however large batch and bank are. Products with more rows of the bank are a
+# third slower on CPUs: benchmarks/memory_search.py.
+QUERIES_PER_PASS, ROWS_PER_PASS = 2**13, 2**11
 
 
 class MemoryBank(nn.Module):
@@ -73,15 +74,17 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     """
     queries = F.normalize(tokens.float(), dim=-1).flatten(0, 1)
     if torch.compiler.is_exporting():  # the number of passes would fix the batch size
-        return (1 - _nearest_similarity(queries, bank)).view(tokens.shape[:-1])
-    chunk = max(1, SIMILARITIES_PER_PASS // len(bank))
-    nearest = torch.cat([_nearest_similarity(rows, bank) for rows in queries.split(chunk)])
+        nearest = (queries @ bank.mT).amax(dim=-1)
+    else:
+        nearest = torch.cat([_nearest_similarity(rows, bank) for rows in queries.split(QUERIES_PER_PASS)])
     return (1 - nearest).view(tokens.shape[:-1])
 
 
-def _nearest_similarity(rows: Tensor, bank: Tensor) -> Tensor:
-    """The largest cosine (R,) of unit rows (R, D) with those of a bank (M, D)."""
-    similarities = rows @ bank.mT
-    if similarities.dtype == rows.dtype:
-        return similarities.amax(dim=-1)
-    return (rows * bank[similarities.argmax(dim=-1)]).sum(dim=-1)
+def _nearest_similarity(queries: Tensor, bank: Tensor) -> Tensor:
+    """The largest cosine (Q,) of unit queries (Q, D) with the rows (M, D) of a bank."""
+    if not torch.is_autocast_enabled(queries.device.type):
+        return torch.stack([(queries @ rows.mT).amax(dim=-1) for rows in bank.split(ROWS_PER_PASS)]).amax(dim=0)
+    found = [(queries @ rows.mT).max(dim=-1) for rows in bank.split(ROWS_PER_PASS)]
+    part = torch.stack([each.values for each in found]).argmax(dim=0)
+    index = torch.stack([each.indices for each in found]).gather(0, part.unsqueeze(0))[0] + part * ROWS_PER_PASS
+    return (queries * bank[index]).sum(dim=-1)

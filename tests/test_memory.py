@@ -18,9 +18,12 @@ def filled(stages: list[torch.Tensor]) -> MemoryBank:
     return bank
 
 
-@pytest.mark.parametrize("similarities_per_pass", [1, 70, 2**24])
-def test_distances_equal_sklearn_in_any_chunking(monkeypatch: pytest.MonkeyPatch, similarities_per_pass: int) -> None:
-    monkeypatch.setattr(memory, "SIMILARITIES_PER_PASS", similarities_per_pass)
+@pytest.mark.parametrize(("queries_per_pass", "rows_per_pass"), [(1, 1), (3, 5), (2**13, 2**11)])
+def test_distances_equal_sklearn_in_any_chunking(
+    monkeypatch: pytest.MonkeyPatch, queries_per_pass: int, rows_per_pass: int
+) -> None:
+    monkeypatch.setattr(memory, "QUERIES_PER_PASS", queries_per_pass)
+    monkeypatch.setattr(memory, "ROWS_PER_PASS", rows_per_pass)
     references, queries = [torch.randn(3, 7, 5), torch.randn(3, 4, 9)], [torch.randn(2, 7, 5), torch.randn(2, 4, 9)]
     for reference, query, actual in zip(references, queries, filled(references)(queries), strict=True):
         expected = cosine_distances(query.flatten(0, 1), reference.flatten(0, 1)).min(axis=1).reshape(actual.shape)
@@ -61,8 +64,10 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(loaded, stored)
 
 
-def test_under_autocast_distances_stay_in_full_precision() -> None:
+@pytest.mark.parametrize("rows_per_pass", [7, 2**11])
+def test_under_autocast_distances_stay_in_full_precision(monkeypatch: pytest.MonkeyPatch, rows_per_pass: int) -> None:
     """Half precision may choose another row among nearly equal ones, but not round the distance."""
+    monkeypatch.setattr(memory, "ROWS_PER_PASS", rows_per_pass)
     references, queries = torch.randn(2, 50, 64), torch.randn(2, 50, 64)
     bank = filled([references])
     (full,) = bank([queries])
