@@ -195,7 +195,7 @@ def test_failed_run_is_recorded_and_the_others_go_on(run: Run, config: dict, cap
     error = capsys.readouterr().err
     assert "8 runs failed; the next start tries them again" in error
     assert "Failed: Broken" in error
-    assert "Failed: SPADE on goldens/bolt, 9 shots, seed 0" in (Path(config["output"]) / "tables.md").read_text()
+    assert "Failed: SPADE on goldens/bolt, 9-shot, seed 0" in (Path(config["output"]) / "tables.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_summary(results: pd.DataFrame) -> None:
     assert found["1", "Core"].std == pytest.approx(np.std([80, 82], ddof=1))
     assert found["0", "April"].std is None
     assert [cell.place for cell in found.values()] == [0, 0, 1, 2]
-    assert "Not at 0 shots, needing training images: Core, Mine." in table.notes
+    assert "Not at 0-shot, needing training images: Core, Mine." in table.notes
     assert "70 pixels" in table.notes[0]
 
 
@@ -109,7 +109,7 @@ def test_vand_score_of_nothing_found(results: pd.DataFrame) -> None:
 
 def test_vand_boards(results: pd.DataFrame) -> None:
     zero, few = tables.vand_tables(results)
-    assert [row[0].mean for row in zero.rows][:2] == ["April, 0 shots", "APRIL-GAN"]
+    assert [row[0].mean for row in zero.rows][:2] == ["April, 0-shot", "APRIL-GAN"]
     assert zero.rows[1][2].mean == pytest.approx(45.89)
     assert len(zero.rows) == 5 + 1
     assert len(few.rows) == 5 + 3
@@ -122,8 +122,8 @@ def test_incomplete_seeds_are_left_out(results: pd.DataFrame) -> None:
     (table,) = tables.summary_tables(results)
     assert cells(table)["1", "Core"].mean == pytest.approx(80)  # seed 0 alone
     assert cells(table)["1", "Core"].std is None
-    assert "Left out: Core on MVTec, 1 shots, seed 1: 1 of 2 categories." in table.notes
-    assert "Failed: Core on MVTec/cable, 1 shots, seed 1: RuntimeError: out of memory" in table.notes
+    assert "Left out: Core on MVTec, 1-shot, seed 1: 1 of 2 categories." in table.notes
+    assert "Failed: Core on MVTec/cable, 1-shot, seed 1: RuntimeError: out of memory" in table.notes
 
 
 def test_a_category_without_a_number_leaves_none_for_all(results: pd.DataFrame) -> None:

@@ -69,7 +69,7 @@ class Job:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.model}, {self.dataset}/{self.category}, {self.shots} shots, seed {self.seed}"
+        return f"{self.model}, {self.dataset}/{self.category}, {self.shots}-shot, seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
     counts = runs.groupby([*GROUP, "seed"]).category.transform("nunique")
     whole = counts == runs.dataset.map(expected)
     notes = [
-        f"Left out: {model} on {dataset}, {shots} shots, seed {seed}: {len(part)} of {expected[dataset]} categories."
+        f"Left out: {model} on {dataset}, {shots}-shot, seed {seed}: {len(part)} of {expected[dataset]} categories."
         for (dataset, shots, model, seed), part in runs[~whole].groupby(["dataset", "shots", "model", "seed"])
     ]
     # numpy's mean: a category without a number leaves none for the data set either
@@ -90,7 +90,7 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
 def failures(results: pd.DataFrame) -> list[str]:
     """A sentence for each failed run, with the first line of its error."""
     return [
-        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots} shots, seed {row.seed}: "
+        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots}-shot, seed {row.seed}: "
         f"{_first_line(row.error)}"
         for row in results[results.status != "ok"].itertuples()
     ]
@@ -154,7 +154,7 @@ def _absent(runs: pd.DataFrame) -> list[str]:
         names = sorted(set(runs.model) - set(runs[runs.shots == shots].model))
         if names:
             why = ", needing training images" if shots == 0 else ""
-            sentences.append(f"Not at {shots} shots{why}: {', '.join(names)}.")
+            sentences.append(f"Not at {shots}-shot{why}: {', '.join(names)}.")
     return sentences
 
 
@@ -209,7 +209,7 @@ def vand_tables(results: pd.DataFrame) -> list[Table]:
             cells = [
                 _cell(part, ("", "", ""), shots, name, compare=False) for name in ("VAND", "pixel_F1Max", "image_F1Max")
             ]
-            rows.append((cells[0].mean, [Cell(f"{model}, {shots} shots"), Cell(f"measured on {dataset}"), *cells]))
+            rows.append((cells[0].mean, [Cell(f"{model}, {shots}-shot"), Cell(f"measured on {dataset}"), *cells]))
         rows.sort(key=lambda row: -row[0])
         told = [
             "F1-max in percent; overall: mean over categories of the harmonic mean of both. The challenge's numbers "
