@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalib_aprilgan.encoder import LongSentenceError, check_lengths, clip_config, make_tokenizer
-from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
+from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name, mean_direction, text_features
 from anomalib_aprilgan.scores import LOGIT_SCALE, text_score
 from anomalib_aprilgan.torch_model import AprilGanModel, too_long
 
@@ -52,21 +52,15 @@ def leanings(model: AprilGanModel, class_name: str, images: Tensor) -> list[Lean
     The softmax that the model takes over normal and abnormal is taken over all states here.
     """
     prompts = model.prompts
-    states = [*prompts.normal_states, *prompts.abnormal_states]
-    features = torch.stack([state_feature(model, state, class_name) for state in states])
+    normal, abnormal = prompts.sentences(class_name)
+    sentences = model.encoder.encode_text([*normal, *abnormal])
+    features = mean_direction(sentences.unflatten(0, (-1, len(prompts.templates))))
     embedding = torch.cat([model.encoder(image.unsqueeze(0))[0] for image in images]).float()
     probabilities = (LOGIT_SCALE * F.normalize(embedding, dim=-1) @ features.mT).softmax(dim=-1)
-    scores = text_score(embedding, model.encode_class_name(class_name))
+    scores = text_score(embedding, text_features(sentences[: len(normal)], sentences[len(normal) :]))
     words = prompts.class_names.get(class_name, class_name)
-    names = [state.replace("{}", words) for state in states]
+    names = [state.replace("{}", words) for state in (*prompts.normal_states, *prompts.abnormal_states)]
     return [
         Leaning(float(score), dict(sorted(zip(names, row.tolist(), strict=True), key=lambda pair: -pair[1])))
         for score, row in zip(scores, probabilities, strict=True)
     ]
-
-
-def state_feature(model: AprilGanModel, state: str, class_name: str) -> Tensor:
-    """The mean direction (E,) of a state's sentences, one per template."""
-    words = model.prompts.class_names.get(class_name, class_name)
-    sentences = [template.replace("{}", state.replace("{}", words)) for template in model.prompts.templates]
-    return F.normalize(F.normalize(model.encoder.encode_text(sentences).float(), dim=-1).mean(dim=0), dim=-1)

@@ -32,14 +32,16 @@ class PillowResize(Resize):
         if list(inpt.shape[-2:]) == list(self.size):
             return inpt
         if isinstance(inpt, Mask):
-            return self._resize_mask(inpt)
+            return wrap(resize_mask(inpt.as_subclass(Tensor), self.size), like=inpt)
         levels = (inpt * 255).round().clamp(0, 255).to(torch.uint8)
         return wrap(super().transform(levels, params).to(inpt.dtype) / 255, like=inpt)
 
-    def _resize_mask(self, mask: Mask) -> Tensor:
-        levels = (mask.as_subclass(Tensor) != 0).to(torch.uint8).unsqueeze(0) * 255
-        levels = F.resize(levels, self.size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-        return wrap((levels.squeeze(0) > 127).to(mask.dtype), like=mask)
+
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """The mask (..., H, W), not 0 where abnormal, at another size: 1 where more than half is, by Pillow's bilinear."""
+    levels = (mask != 0).to(torch.uint8).unsqueeze(0) * 255
+    levels = F.resize(levels, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return (levels.squeeze(0) > 127).to(mask.dtype)
 
 
 class MatrixResize(nn.Module):

@@ -114,8 +114,12 @@ def text_features(normal: Tensor, abnormal: Tensor) -> Tensor:
 
     Each embedding is normalised before and their mean after averaging.
     """
-    means = [F.normalize(embeddings.float(), dim=-1).mean(dim=0) for embeddings in (normal, abnormal)]
-    return F.normalize(torch.stack(means), dim=-1)
+    return torch.stack([mean_direction(normal), mean_direction(abnormal)])
+
+
+def mean_direction(embeddings: Tensor) -> Tensor:
+    """Unit vectors (..., E) along the mean of the directions of embeddings (..., P, E)."""
+    return F.normalize(F.normalize(embeddings.float(), dim=-1).mean(dim=-2), dim=-1)
 
 
 class PhraseError(ValueError):

@@ -17,6 +17,7 @@ import torch
 from anomalib_aprilgan.comparison import components
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.runs import choose_device, run_job
+from anomalib_aprilgan.data import references
 from conftest import GOLDEN, TINY_CLIP
 
 MVTEC = DataSpec(
@@ -40,14 +41,13 @@ def run(spec: ModelSpec, shots: int, category: str = "bolt", seed: int = 0, **kw
 def golden_draw(monkeypatch: pytest.MonkeyPatch, golden: dict) -> None:
     """Draws the goldens' references, which the authors drew with replacement."""
 
-    def draw(candidates: list[str], shots: int, seed: int) -> list[str]:
-        del seed
+    def draw(candidates: list[str], shots: int, *_options: object) -> list[str]:
         category = Path(candidates[0]).relative_to(GOLDEN / "dataset").parts[0]
         return [
             str(GOLDEN / "dataset" / path) for path in golden[f"few{shots}/references"] if path.startswith(category)
         ]
 
-    monkeypatch.setattr(components, "draw_references", draw)
+    monkeypatch.setattr(references, "draw_references", draw)
 
 
 @pytest.mark.usefixtures("golden_draw")

@@ -23,7 +23,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, ModelSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.references import draw_references, normal_train_images, read_references
+from anomalib_aprilgan.data.references import read_references
 from anomalib_aprilgan.lightning_model import AprilGan
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 
@@ -197,15 +197,6 @@ def build_datamodule(spec: DataSpec, category: str | None) -> AnomalibDataModule
     has_categories = category is not None and "category" in inspect.signature(kind).parameters
     extra = {"category": category} if has_categories else {}
     return instantiate(AnomalibDataModule, spec.class_path, {**spec.init_args, **extra})
-
-
-def choose_references(datamodule: AnomalibDataModule, shots: int, seed: int) -> list[str]:
-    """The k training images of a run, the same for every model; the data module must be set up.
-
-    Raises:
-        ValueError: If there are fewer.
-    """
-    return draw_references(normal_train_images(datamodule), shots, seed) if shots else []
 
 
 def show_only(datamodule: AnomalibDataModule, references: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_aprilgan.pre_processor import resize_mask
+
 PICTURE_SIDE = 256
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -111,9 +113,8 @@ def _is_file(path: object) -> bool:
 
 
 def _read_mask(path: str | Path, size: int) -> NDArray:
-    """The mask (H, W), resized as the authors do it: bilinearly by Pillow, in 8 bits, abnormal above half."""
-    mask = Image.fromarray((np.asarray(read_mask(path)) > 0).astype(np.uint8) * 255)
-    return np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR)) > 127
+    """The mask (H, W), resized as the authors do it."""
+    return resize_mask(torch.as_tensor(read_mask(path, as_tensor=True)), (size, size)).numpy() != 0
 
 
 def choose_pictures(labels: NDArray, count: int) -> list[int]:

@@ -29,11 +29,12 @@ from anomalib.models.components import AnomalibModule, MemoryBankMixin
 from lightning import seed_everything
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.comparison.components import build_datamodule, build_model, choose_references, set_up, show_only
+from anomalib_aprilgan.comparison.components import build_datamodule, build_model, set_up, show_only
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
 from anomalib_aprilgan.comparison.predictions import Collector, PeakMemory, Truth, read_truth, small_pictures
 from anomalib_aprilgan.comparison.results import KEY, Row
+from anomalib_aprilgan.data.references import choose_references
 from anomalib_aprilgan.lightning_model import AprilGan
 
 Pictures = dict[str, NDArray]
@@ -63,7 +64,7 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Pictures | None]:
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = build_datamodule(grid.datasets[job.dataset], job.category)
     set_up(datamodule)
-    references = choose_references(datamodule, job.shots, job.seed)
+    references = choose_references(job.shots, None, datamodule, job.seed)
     show_only(datamodule, references)
     device = choose_device(grid.trainer.get("accelerator", "auto"))
     memory = PeakMemory(device)
