@@ -180,8 +180,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     # --- setting up ---
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit the model."""
+        """Check that the data fit the model; from here on checkpoints are whole files."""
         del stage
+        checkpoints.use_whole_files(self.trainer.strategy)
         if self.adapters is not None and isinstance(self._datamodule, AuxiliaryDataModule):
             msg = (
                 f"`adapters` is {self.adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set "
@@ -345,6 +346,21 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
             self.trainer.save_checkpoint(path)
             logger.info("Thresholds, references and adapters are kept in %s", path)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The model that was saved, with the arguments that it was made with or those given by name.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, would run code, is newer than this package, or was made with another
+                model than the arguments make.
+        """
+        with checkpoints.naming(checkpoint_path):
+            if not checkpoints.is_remote(checkpoint_path):
+                content = checkpoints.WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path)
+                checkpoints.own_part(content)
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
         super().on_save_checkpoint(checkpoint)
@@ -367,8 +383,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits, and complete it with this model's CLIP."""
+        with checkpoints.naming(None if self._trainer is None else self._trainer.ckpt_path):
+            ours = checkpoints.check(checkpoint, self.model)
         super().on_load_checkpoint(checkpoint)
-        ours = checkpoints.check(checkpoint, self.model)
         self.model.memory.resize(checkpoints.memory_rows(checkpoint["state_dict"]))
         checkpoint["state_dict"] = checkpoints.with_encoder(checkpoint["state_dict"], self.state_dict())
         self.model.class_name = ours["class_name"]
