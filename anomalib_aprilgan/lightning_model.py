@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
-from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -23,9 +23,9 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
-from anomalib_aprilgan.data.references import choose_references, read_references, read_views
+from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
-from anomalib_aprilgan.evaluator import AprilGanEvaluator
+from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.export import AprilGanExport
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
@@ -159,8 +159,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
-        image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        return AprilGanEvaluator(test_metrics=[*image, *pixel_metrics()])
+        return AprilGanEvaluator(test_metrics=[*image_metrics(), *pixel_metrics()])
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:
@@ -266,16 +265,17 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         """Set thresholds from the references, each compared with the others, unless they come from a validation."""
         if self._calibrated or not self.reference_paths or not isinstance(self.post_processor, AprilGanPostProcessor):
             return
-        if len(set(self.reference_paths)) == 1:
+        files = contents(self.reference_paths)
+        if len(set(files)) == 1:
             logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
-        scores = [self._held_out_scores(path) for path in dict.fromkeys(self.reference_paths)]
+        scores = [self._held_out_scores(files, file) for file in dict.fromkeys(files)]
         self.post_processor.calibrate(self.model, *(torch.cat(parts) for parts in zip(*scores, strict=True)))
         self._calibrated = True
 
-    def _held_out_scores(self, path: str) -> tuple[Tensor, Tensor]:
-        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the other references."""
-        others = [index for index, other in enumerate(self.reference_paths) if other != path]
-        others = others or list(range(len(self.reference_paths)))
+    def _held_out_scores(self, files: list[str], file: str) -> tuple[Tensor, Tensor]:
+        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the references that differ."""
+        others = [index for index, other in enumerate(files) if other != file] or list(range(len(files)))
+        path = self.reference_paths[files.index(file)]
         with torch.no_grad():
             images = read_views(path, self.reference_transform).to(self.model.text_features.device)
             text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
