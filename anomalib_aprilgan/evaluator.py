@@ -12,7 +12,7 @@ import anomalib.metrics
 from anomalib.metrics import Evaluator
 from anomalib.metrics.base import AnomalibMetric
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, tensor
+from torch import Tensor, tensor, zeros_like
 from torchmetrics import Metric
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,9 @@ class _NeedsBothKinds(Metric):
     def update(self, batch: Any) -> None:
         """Add the scores and labels of a batch."""
         super().update(batch)  # type: ignore[safe-super]  # that of anomalib, which comes next among the bases
-        self.n_abnormal += (batch.gt_label != 0).sum().to(self.n_abnormal.device)
-        self.n_normal += (batch.gt_label == 0).sum().to(self.n_normal.device)
+        # Not in place: inference mode's tensors could not be changed outside of it.
+        self.n_abnormal = self.n_abnormal + (batch.gt_label != 0).sum().to(self.n_abnormal.device)
+        self.n_normal = self.n_normal + (batch.gt_label == 0).sum().to(self.n_normal.device)
 
     def compute(self) -> Any:
         """The metric; None if it is not defined."""
@@ -45,8 +46,7 @@ class _NeedsBothKinds(Metric):
     def reset(self) -> None:
         """Forget all images; anomalib's F1Max forgets its own states only."""
         super().reset()
-        self.n_normal.zero_()
-        self.n_abnormal.zero_()
+        self.n_normal, self.n_abnormal = zeros_like(self.n_normal), zeros_like(self.n_abnormal)
 
 
 class AUROC(_NeedsBothKinds, anomalib.metrics.AUROC):  # type: ignore[misc]  # its update takes a batch
