@@ -32,7 +32,7 @@ from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
 from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
-from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, peak
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 
@@ -279,6 +279,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         with torch.no_grad():
             images = read_views(path, self.reference_transform).to(self.model.text_features.device)
             text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
+        check_finite(text + peak(anomaly_map), "scores", [path] * len(images))
         return text, peak(anomaly_map)
 
     def _wanted_class_name(self) -> str:
@@ -314,6 +315,8 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         features = torch.stack([self._category_features[category] for category in batch.category])
         focal, dice = self.model.stage_losses(batch.image, batch.gt_mask.float(), features)
         loss = (focal + dice).sum()
+        # A step along it would ruin the adapters for good.
+        check_finite(loss.detach().expand(len(batch.image)), "losses", batch.image_path)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
         self._adapters_ready = True
         return loss
@@ -323,10 +326,19 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         del batch_idx
         text, anomaly_map = self.model.score_and_map(batch.image)
         peaks = peak(anomaly_map)
+        check_finite(text + peaks, "scores", batch.image_path)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.observe(text, peaks, batch.gt_label)
             self._calibrated |= batch.gt_label is not None
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
+
+    def test_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Predictions."""
+        return _checked(super().test_step(batch, batch_idx, *args, **kwargs))
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Predictions."""
+        return _checked(super().predict_step(batch, batch_idx, dataloader_idx))
 
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
@@ -393,3 +405,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         self._target = ours["target"]
         self._adapters_ready = ours["adapters_ready"]
         self._calibrated = ours["calibrated"]
+
+
+def _checked(batch: Any) -> Any:
+    """The batch, whose predictions are numbers: decisions about what is none would be made up."""
+    check_finite(batch.pred_score + peak(batch.anomaly_map), "scores", batch.image_path)
+    return batch
