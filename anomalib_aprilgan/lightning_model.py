@@ -16,6 +16,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from anomalib_aprilgan.data.references import choose_references, contents, read_
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
 from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.export import AprilGanExport
+from anomalib_aprilgan.interruption import Interruption
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
@@ -165,6 +167,11 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     def configure_visualizer(cls) -> ImageVisualizer:
         """The visualizer with captions."""
         return AprilGanVisualizer()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The components of anomalib, and an orderly end when the run is interrupted."""
+        components: Any = super().configure_callbacks()
+        return [*components, Interruption()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""

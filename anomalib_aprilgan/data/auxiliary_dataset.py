@@ -16,7 +16,7 @@ import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName, read_mask
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_aprilgan.data.images import check_image, read_image
@@ -133,13 +133,15 @@ class EpochSampler(Sampler[int]):
         length: Number of images.
         seed: Of the order.
         epoch: To begin with, from 0.
+        start: Number of images to leave out at first: those that a broken off training has seen of this epoch.
     """
 
-    def __init__(self, length: int, seed: int, epoch: int = 0) -> None:
+    def __init__(self, length: int, seed: int, epoch: int = 0, start: int = 0) -> None:
         super().__init__()
         self.length = length
         self.seed = seed
         self.epoch = epoch
+        self.start = start
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -150,7 +152,19 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return iter((order + self.epoch * self.length).tolist())
+        start, self.start = self.start, 0
+        return iter((order[start:] + self.epoch * self.length).tolist())
+
+
+class ResumableLoader(DataLoader):
+    """A loader that goes on in the middle of an epoch: its data module keeps its place, so that it has no state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; its existence tells Lightning that the loader goes on where it stopped."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 def _check_masks(samples: pd.DataFrame) -> None:
