@@ -12,6 +12,8 @@ from anomalib.metrics import Evaluator
 from lightning.pytorch import LightningModule, Trainer
 from torch.nn import ModuleList
 
+from anomalib_aprilgan.data.sharding import unrepeated
+
 logger = logging.getLogger(__name__)
 
 
@@ -26,10 +28,19 @@ class AprilGanEvaluator(Evaluator):
         self._kinds: set[bool] = set()
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Update the metrics, and note which kinds of images there are."""
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+        """Update the metrics with images that no other process has, and note which kinds of images there are."""
+        batch = unrepeated(batch, trainer, batch_idx, dataloader_idx)
+        if batch is None:
+            return
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if batch.gt_label is not None:
             self._kinds |= {bool(kind) for kind in batch.gt_label}
 

@@ -108,11 +108,16 @@ class AuxiliaryDataModule(AnomalibDataModule):
         """Batches of auxiliary images; the same for the same seed and epoch, whatever ``num_workers`` is."""
         return DataLoader(
             dataset=self.train_data,
-            sampler=EpochSampler(len(self.train_data), self.train_data.seed, self._next_epoch),
+            sampler=self._sampler(),
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
         )
+
+    def _sampler(self) -> EpochSampler:
+        trainer: Any = self.trainer
+        rank, size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, rank, size)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch with which a resumed training begins; Lightning keeps it in checkpoints."""
