@@ -30,7 +30,7 @@ def unrepeated(batch: ImageBatch, trainer: Trainer, batch_idx: int, dataloader_i
     sampler = loader.sampler
     if not isinstance(sampler, DistributedSampler):
         return batch
-    n_own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas)) - batch_idx * loader.batch_size
+    n_own = len(range(sampler.rank, len(loader.dataset), sampler.num_replicas)) - batch_idx * loader.batch_size
     if n_own >= len(batch):
         return batch
     return _first(batch, n_own) if n_own > 0 else None
