@@ -9,7 +9,6 @@ import io
 from contextlib import redirect_stderr
 
 import torch
-from anomalib.models.components import KCenterGreedy
 from torch import Tensor
 
 
@@ -30,6 +29,8 @@ def coreset(tokens: Tensor, ratio: float) -> Tensor:
 
 
 def _part(rows: Tensor, ratio: float) -> Tensor:
+    from anomalib.models.components import KCenterGreedy  # at the top it would import AprilGan, which imports this
+
     sampler = KCenterGreedy(rows, ratio)
     sampler.model.random_state = 0
     with redirect_stderr(io.StringIO()):  # a progress bar for every image and stage

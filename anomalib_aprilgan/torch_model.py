@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -190,8 +190,8 @@ def peak(anomaly_map: Tensor) -> Tensor:
     return anomaly_map.amax(dim=(-2, -1))
 
 
-def _float(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.float() for tensor in tensors]
+def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    return (tensor.float() for tensor in tensors)  # one stage at a time
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager:
