@@ -29,7 +29,7 @@ def coreset(tokens: Tensor, ratio: float) -> Tensor:
 
 
 def _part(rows: Tensor, ratio: float) -> Tensor:
-    from anomalib.models.components import KCenterGreedy  # at the top it would import AprilGan, which imports this
+    from anomalib.models.components import KCenterGreedy  # noqa: PLC0415  # imports AprilGan, which imports this
 
     sampler = KCenterGreedy(rows, ratio)
     sampler.model.random_state = 0
