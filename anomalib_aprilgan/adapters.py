@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
+
+from anomalib_aprilgan.files import read_torch
 
 PREFIX_IN_CHECKPOINT = "model.adapters."
 
@@ -63,12 +64,7 @@ def read_adapters(path: str | Path) -> dict[str, Tensor]:
             "of a checkpoint of AprilGan, or None to train new ones."
         )
         raise FileNotFoundError(msg)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of many kinds for files that are not its own
-        msg = f"{path} can't be read as adapters ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-    state = _select_adapters(content)
+    state = _select_adapters(read_torch(path))
     if not state:
         msg = f"{path} holds no adapters: expected the authors' 'trainable_linearlayer' or a checkpoint of AprilGan."
         raise ValueError(msg)

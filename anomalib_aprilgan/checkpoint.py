@@ -5,16 +5,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
+from anomalib_aprilgan.files import read_torch, write_whole
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 KEY = "april_gan"
 VERSION = 1
 ENCODER = "model.encoder."
 MEMORY = "model.memory.stage"
+
+
+class WholeCheckpointIO(AnomalibCheckpointIO):
+    """anomalib's reading and writing of checkpoints, with local files that are whole.
+
+    Differs: Lightning writes to the system's folder for temporary files and moves the result, which on another file
+    system is a copy that may end in the middle; and nothing there notices a damaged byte.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write the file wholly or not at all."""
+        if is_remote(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_whole(path, partial(torch.save, checkpoint))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """The content of the file, without running its code, whatever ``weights_only`` is.
+
+        Raises:
+            ValueError: If it is damaged or would run code.
+        """
+        del weights_only
+        if is_remote(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        with anomalib_safe_globals(self.extra_safe_globals):
+            content = read_torch(path, map_location or "cpu")
+        if not (isinstance(content, dict) and "state_dict" in content):
+            msg = f"{path} can't be read: it is no checkpoint of Lightning."
+            raise ValueError(msg)
+        return content
+
+
+def use_whole_files(strategy: Strategy) -> None:
+    """Have the trainer read and write checkpoints by WholeCheckpointIO, unless the user has chosen another way."""
+    if type(strategy.checkpoint_io) is AnomalibCheckpointIO:
+        strategy.checkpoint_io = WholeCheckpointIO(strategy.checkpoint_io.extra_safe_globals)
+
+
+def is_remote(path: Any) -> bool:
+    """Whether this is an address and not the path of a local file."""
+    return "://" in str(path)
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Adds the checkpoint's name to what is said against it."""
+    try:
+        yield
+    except ValueError as error:
+        if path is None or str(path) in str(error):
+            raise
+        msg = f"The checkpoint {path} can't be loaded. {error}"
+        raise ValueError(msg) from error
 
 
 def describe(model: AprilGanModel) -> dict[str, Any]:
@@ -25,34 +88,44 @@ def describe(model: AprilGanModel) -> dict[str, Any]:
         "layers": list(encoder.layers),
         "stage_widths": list(encoder.widths),
         "embed_dim": encoder.embed_dim,
+        "quick_gelu": encoder.quick_gelu,
         "clip_weights": encoder.fingerprint(),
         "prompts": model.prompts.digest(),
     }
 
 
-def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
-    """Our part of the checkpoint, after a check that it was made with a model like this one.
+def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Our part of the checkpoint.
 
     Raises:
-        ValueError: If it is not a checkpoint of AprilGan, is newer than this package, or was made with another
-            backbone, image size, layers or prompts.
+        ValueError: If it is not a checkpoint of AprilGan, or newer than this package.
     """
     ours = checkpoint.get(KEY)
-    if ours is None:
+    if not isinstance(ours, dict) or not isinstance(ours.get("version"), int):
         msg = "This is not a checkpoint of AprilGan. To load adapters out of another file, give its path as `adapters`."
         raise ValueError(msg)
     if ours["version"] > VERSION:
         msg = f"The checkpoint has version {ours['version']}, this anomalib-aprilgan reads up to {VERSION}: upgrade it."
         raise ValueError(msg)
-    wanted = describe(model)
-    differences = [f"{name}: {ours['model'].get(name)} there, {wanted[name]} here" for name in wanted]
-    differences = [
-        text for text, name in zip(differences, wanted, strict=True) if ours["model"].get(name) != wanted[name]
-    ]
-    if differences:
+    return ours
+
+
+def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
+    """Our part of the checkpoint, after a check that it was made with a model like this one.
+
+    What an older version of this package did not write down is not compared.
+
+    Raises:
+        ValueError: If it is not a checkpoint of AprilGan, is newer than this package, or was made with another
+            backbone, image size, layers or prompts.
+    """
+    ours = own_part(checkpoint)
+    there, here = ours["model"], describe(model)
+    differing = [name for name in here if name in there and there[name] != here[name]]
+    if differing:
         msg = (
             "The checkpoint was made with another model than the one that loads it: "
-            + "; ".join(differences)
+            + "; ".join(f"{name}: {there[name]} there, {here[name]} here" for name in differing)
             + ". Give the model the same arguments (backbone, pretrained, image_size, layers, quick_gelu, prompts)."
         )
         raise ValueError(msg)

@@ -123,7 +123,8 @@ class ClipEncoder(nn.Module):
         _resize_input(self.clip.visual, image_size)
         self.embed_dim: int = config["embed_dim"]
         self.widths = _widths(self.clip.visual, self.layers)
-        self._text_config: dict[str, Any] = config["text_cfg"]
+        self.quick_gelu: bool = quick_gelu or config.get("quick_gelu", False)
+        self.text_config: dict[str, Any] = config["text_cfg"]
         self._tokenizer: Any = None
         self.requires_grad_(False)
         self.eval()
@@ -164,8 +165,8 @@ class ClipEncoder(nn.Module):
 
     def _tokenize(self, sentences: Sequence[str]) -> Tensor:
         if self._tokenizer is None:
-            self._tokenizer = make_tokenizer(self._text_config)
-        check_lengths(sentences, self._tokenizer, self._text_config)
+            self._tokenizer = make_tokenizer(self.text_config)
+        check_lengths(sentences, self._tokenizer, self.text_config)
         return self._tokenizer(list(sentences))
 
     def fingerprint(self) -> str:

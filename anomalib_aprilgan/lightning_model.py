@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule
-from anomalib.metrics import AUPR, AUROC, Evaluator, F1Max
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -23,10 +23,10 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
-from anomalib_aprilgan.data.references import choose_references, read_references, read_views
+from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
 from anomalib_aprilgan.data.sharding import unrepeated
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
-from anomalib_aprilgan.evaluator import AprilGanEvaluator
+from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.export import AprilGanExport
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
@@ -167,8 +167,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
-        image = [metric(fields=["pred_score", "gt_label"], prefix="image_") for metric in (AUROC, F1Max, AUPR)]
-        return AprilGanEvaluator(test_metrics=[*image, *pixel_metrics()])
+        return AprilGanEvaluator(test_metrics=[*image_metrics(), *pixel_metrics()])
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:
@@ -188,8 +187,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     # --- setting up ---
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit the model."""
+        """Check that the data fit the model; from here on checkpoints are whole files."""
         del stage
+        checkpoints.use_whole_files(self.trainer.strategy)
         if self.adapters is not None and isinstance(self._datamodule, AuxiliaryDataModule):
             msg = (
                 f"`adapters` is {self.adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set "
@@ -236,8 +236,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         self._fetch_adapters()
         class_name = self._wanted_class_name()
         source = self.few_shot_source if isinstance(self.few_shot_source, list) else str(self.few_shot_source)
-        references = [source, self.model.coreset_sampling_ratio] if self.k_shot else [None, None]
-        target = [class_name, self.k_shot, *references, self.with_replacement, self.seed]
+        target = [class_name, self.k_shot, source if self.k_shot else None, self.with_replacement, self.seed]
+        if self.k_shot and self.model.coreset_sampling_ratio != 1:  # checkpoints from before there were coresets fit
+            target.append(self.model.coreset_sampling_ratio)
         by_hand = self._target is None and self.model.class_name == class_name and not self.k_shot
         if target != self._target and not by_hand:
             if self._target is not None:
@@ -274,16 +275,17 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         """Set thresholds from the references, each compared with the others, unless they come from a validation."""
         if self._calibrated or not self.reference_paths or not isinstance(self.post_processor, AprilGanPostProcessor):
             return
-        if len(set(self.reference_paths)) == 1:
+        files = contents(self.reference_paths)
+        if len(set(files)) == 1:
             logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
-        scores = [self._held_out_scores(path) for path in dict.fromkeys(self.reference_paths)]
+        scores = [self._held_out_scores(files, file) for file in dict.fromkeys(files)]
         self.post_processor.calibrate(self.model, *(torch.cat(parts) for parts in zip(*scores, strict=True)))
         self._calibrated = True
 
-    def _held_out_scores(self, path: str) -> tuple[Tensor, Tensor]:
-        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the other references."""
-        others = [index for index, other in enumerate(self.reference_paths) if other != path]
-        others = others or list(range(len(self.reference_paths)))
+    def _held_out_scores(self, files: list[str], file: str) -> tuple[Tensor, Tensor]:
+        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the references that differ."""
+        others = [index for index, other in enumerate(files) if other != file] or list(range(len(files)))
+        path = self.reference_paths[files.index(file)]
         with torch.no_grad():
             images = read_views(path, self.reference_transform).to(self.model.text_features.device)
             text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
@@ -355,6 +357,21 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
             self.trainer.save_checkpoint(path)
             logger.info("Thresholds, references and adapters are kept in %s", path)
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The model that was saved, with the arguments that it was made with or those given by name.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, would run code, is newer than this package, or was made with another
+                model than the arguments make.
+        """
+        with checkpoints.naming(checkpoint_path):
+            if not checkpoints.is_remote(checkpoint_path):
+                content = checkpoints.WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path)
+                checkpoints.own_part(content)
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
         super().on_save_checkpoint(checkpoint)
@@ -377,8 +394,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits, and complete it with this model's CLIP."""
+        with checkpoints.naming(None if self._trainer is None else self._trainer.ckpt_path):
+            ours = checkpoints.check(checkpoint, self.model)
         super().on_load_checkpoint(checkpoint)
-        ours = checkpoints.check(checkpoint, self.model)
         self.model.memory.resize(checkpoints.memory_rows(checkpoint["state_dict"]))
         checkpoint["state_dict"] = checkpoints.with_encoder(checkpoint["state_dict"], self.state_dict())
         self.model.class_name = ours["class_name"]

@@ -10,7 +10,6 @@ can gain or lose there.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,8 +22,6 @@ from skimage.measure import label
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
-
-logger = logging.getLogger(__name__)
 
 FPR_LIMIT = 0.3
 
@@ -130,6 +127,11 @@ def _sorted(scores: Tensor) -> Tensor:
     return ordered
 
 
+def _is_empty(state: list[Tensor] | Tensor) -> bool:
+    """Whether a metric's state, which is one tensor once devices have exchanged theirs, holds nothing."""
+    return len(state) == 0 if isinstance(state, Tensor) else not any(len(part) for part in state)
+
+
 class PixelScores(Metric):
     """The scores of all pixels, normal and abnormal apart, and the sizes of the regions of the latter."""
 
@@ -159,10 +161,9 @@ class PixelScores(Metric):
 
     def compute(self) -> dict[str, Tensor] | None:
         """All four metrics in float32; None without normal or without abnormal pixels."""
-        normal, abnormal = dim_zero_cat(self.normal), dim_zero_cat(self.abnormal)
-        if not len(normal) or not len(abnormal):
-            logger.warning("No pixel metrics: they need normal and abnormal pixels, and one of them is missing.")
+        if _is_empty(self.normal) or _is_empty(self.abnormal):
             return None
+        normal, abnormal = dim_zero_cat(self.normal), dim_zero_cat(self.abnormal)
         ranking = Ranking.of(normal, abnormal, shares=1 / (self.n_regions * dim_zero_cat(self.sizes).double()))
         values = {
             "AUROC": ranking.auroc(),

@@ -150,7 +150,10 @@ class AprilGanPostProcessor(PostProcessor):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Set the model's score bounds, then thresholds and ranges, from all validation images."""
         if self._image_scores.update_called:
+            # torchmetrics makes numbers of tensors with one element, as those of a single image are.
             text, peak, label = self._image_scores.compute()
+            text, peak = torch.atleast_1d(text), torch.atleast_1d(peak)
+            label = None if label is None else torch.atleast_1d(label)
             self._image_scores.reset()
             if label is not None and not label.any():
                 self._pixel_threshold_metric.reset()

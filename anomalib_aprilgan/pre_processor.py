@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
-from anomalib_aprilgan.data.images import restore_sixteen_bits
+from anomalib_aprilgan.data.images import restore_misread
 
 
 class PillowResize(Resize):
@@ -108,18 +108,18 @@ class AprilGanPreProcessor(PreProcessor):
         self.export_transform = Compose([MatrixResize(resize.size), normalize])
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Transform the batch, after reading 16-bit images as they are."""
-        restore_sixteen_bits(batch)
+        """Transform the batch, after reading images again that anomalib misreads."""
+        restore_misread(batch)
         super().on_validation_batch_start(trainer, pl_module, batch, *args)
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """The same for testing."""
-        restore_sixteen_bits(batch)
+        restore_misread(batch)
         super().on_test_batch_start(trainer, pl_module, batch, *args)
 
     def on_predict_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """The same for prediction."""
-        restore_sixteen_bits(batch)
+        restore_misread(batch)
         super().on_predict_batch_start(trainer, pl_module, batch, *args)
 
     def checkpoint_config(self) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from anomalib.utils.path import get_pretrained_weights_dir
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from anomalib_aprilgan.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def cached(content: str, compute: Callable[[], Tensor]) -> Tensor:
         logger.warning("%s can't be read and is made again: %s", path, error)
     features = compute()
     try:
-        _save(features, path)
+        write_whole(path, lambda file: file.write(save({"text_features": features.cpu().contiguous()})))
     except OSError as error:
         logger.warning("The text features can't be kept in %s: %s", path.parent, error)
     return features
@@ -45,16 +45,3 @@ def cached(content: str, compute: Callable[[], Tensor]) -> Tensor:
 def folder() -> Path:
     """Where text features are kept: beside the adapters, in anomalib's cache."""
     return get_pretrained_weights_dir() / "april_gan" / "text_features"
-
-
-def _save(features: Tensor, path: Path) -> None:
-    """Write the file wholly or not at all, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent)
-    os.close(handle)
-    try:
-        save_file({"text_features": features.cpu().contiguous()}, unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise

@@ -99,7 +99,8 @@ class AprilGanModel(nn.Module):
             return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
 
         device = self.text_features.device
-        content = repr([self.encoder.fingerprint(), device.type, normal, abnormal])
+        encoder = [self.encoder.fingerprint(), self.encoder.quick_gelu, self.encoder.text_config]
+        content = repr([encoder, device.type, normal, abnormal])
         return cached(content, encode).to(device)
 
     def forward(self, images: Tensor) -> InferenceBatch:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_aprilgan.data.images import has_sixteen_bits, read_rgb, readable
+from anomalib_aprilgan.data.images import is_misread, read_rgb, readable
 from conftest import GOLDEN
 
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
@@ -29,14 +29,14 @@ def test_8_bit_images_are_what_pillow_makes_of_them(tmp_path: Path, mode: str) -
         image.convert(mode).save(path)
         expected = np.asarray(image.convert(mode).convert("RGB"))
     assert torch.equal((read_rgb(path) * 255).round().permute(1, 2, 0), torch.from_numpy(expected.copy()).float())
-    assert not has_sixteen_bits(path)
+    assert not is_misread(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_16_bit_levels_span_the_range(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(gray_levels()).save(path)
-    assert has_sixteen_bits(path)
+    assert is_misread(path)
     expected = torch.from_numpy(gray_levels().astype(np.float32)) / 65535
     torch.testing.assert_close(read_rgb(path), expected.expand(3, -1, -1))
 

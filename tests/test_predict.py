@@ -160,5 +160,5 @@ def test_folder_of_normal_images_on_the_command_line(
     with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
         results = anomalib(command, "--model.k_shot=2", "--data=Folder", *(f"--data.{k}={v}" for k, v in data.items()))
     assert list(results.glob("images/**/*.png"))
-    assert "Not computed, for want of normal or of abnormal images: image_AUROC" in caplog.text
+    assert "Not computed, for want of normal or of abnormal images or masks: image_AUROC" in caplog.text
     assert "Thresholds from 2 normal images" in caplog.text

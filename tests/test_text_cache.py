@@ -55,7 +55,7 @@ def test_failed_writing_leaves_no_half_file(folder: Path, monkeypatch: pytest.Mo
         message = "disk full"
         raise OSError(message)
 
-    monkeypatch.setattr(text_cache, "save_file", fail)
+    monkeypatch.setattr(text_cache, "save", fail)
     cached("bottle", lambda: torch.zeros(2, 8))
     assert list(folder.iterdir()) == []
 
@@ -70,3 +70,10 @@ def test_model_encodes_a_class_name_once(tiny_arguments: dict, monkeypatch: pyte
     assert torch.equal(AprilGan(**tiny_arguments).model.encode_class_name("bottle"), first)
     assert not torch.equal(first, second)
     assert not torch.equal(first, other_weights)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_activation_counts(tiny_arguments: dict) -> None:
+    """The same weights with QuickGELU give other text features."""
+    plain, quick = (AprilGan(**tiny_arguments, quick_gelu=quick).model for quick in (False, True))
+    assert not torch.equal(plain.encode_class_name("bottle"), quick.encode_class_name("bottle"))

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, read_image, read_mask
+from anomalib.data.utils import LabelName, read_mask
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.pre_processor import resize_mask
 
 PICTURE_SIDE = 256
@@ -141,7 +142,7 @@ def small_pictures(collector: Collector, maps: NDArray, truth: Truth, count: int
 
 
 def _small_image(path: str) -> NDArray:
-    image = Image.fromarray((np.asarray(read_image(path)) * 255).round().astype(np.uint8))
+    image = Image.fromarray((read_rgb(path).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     return np.asarray(image.resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC))
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule
+from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import ValSplitMode
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler
@@ -76,12 +78,14 @@ class AuxiliaryDataModule(AnomalibDataModule):
             self.target.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Collect the auxiliary images and set up the target."""
+        """Collect the auxiliary images and set up the target; before training, check all images and masks."""
         if self.target is not None:
             self.target.trainer = self.trainer
             self.target.setup(stage)
         if not hasattr(self, "train_data"):
             self._setup(stage)
+        if stage == TrainerFn.FITTING:
+            self.train_data.check_files()
         self._update_augmentations()
 
     def _setup(self, _stage: str | None = None) -> None:
@@ -156,7 +160,14 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
     if one.category:
         one.category = category
     one.val_split_mode = ValSplitMode.NONE  # keep all of it
-    one.setup()
+    try:
+        one.setup()
+    except (ValueError, MisMatchError) as error:  # anomalib's own words, or pandas', when their numbers differ
+        msg = (
+            f"Images and masks of the category {category!r} of {datamodule.name} do not belong together: every image "
+            f"of a defect needs a mask of its name. ({error})"
+        )
+        raise ValueError(msg) from error
     samples = one.test_data.samples
     if len(samples) == 0:
         msg = f"The category {category!r} of {datamodule.name} has no test images to train adapters on."

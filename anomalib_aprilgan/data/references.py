@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName, get_image_filenames
+from anomalib.data.utils.download import generate_hash
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
@@ -114,6 +115,11 @@ def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], T
         ValueError: If a file can't be read as an image.
     """
     return torch.stack([transform(Image(read_rgb(path))) for path in paths])
+
+
+def contents(paths: Sequence[str | Path]) -> list[str]:
+    """The hashes of the files, equal for copies of one image under several names."""
+    return [generate_hash(Path(path)) for path in paths]
 
 
 def read_views(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:
