@@ -38,7 +38,7 @@ class StageAdapters(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no adapters, or those of another backbone.
+            ValueError: If the file holds no adapters, those of another backbone, or such that are not numbers.
         """
         state = read_adapters(path)
         found, wanted = _shapes(state), _shapes(self.state_dict())
@@ -47,6 +47,9 @@ class StageAdapters(nn.Module):
                 f"The adapters in {path} are for another backbone or other layers: they have {found}, "
                 f"this model needs {wanted}. Train adapters for this backbone (`adapters=None`) or choose another file."
             )
+            raise ValueError(msg)
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            msg = f"The adapters in {path} are not all finite numbers: their training went wrong. Choose another file."
             raise ValueError(msg)
         self.load_state_dict(state)
 

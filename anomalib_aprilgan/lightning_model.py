@@ -16,6 +16,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -28,12 +29,13 @@ from anomalib_aprilgan.data.sharding import unrepeated
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
 from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.export import AprilGanExport
+from anomalib_aprilgan.interruption import Interruption
 from anomalib_aprilgan.metrics import pixel_metrics
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
 from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
-from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, peak
 from anomalib_aprilgan.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 
@@ -174,6 +176,11 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         """The visualizer with captions."""
         return AprilGanVisualizer()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """The components of anomalib, and an orderly end when the run is interrupted."""
+        components: Any = super().configure_callbacks()
+        return [*components, Interruption()]
+
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
         if self.adapters is not None:
@@ -289,6 +296,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         with torch.no_grad():
             images = read_views(path, self.reference_transform).to(self.model.text_features.device)
             text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
+        check_finite(text + peak(anomaly_map), "scores", [path] * len(images))
         return text, peak(anomaly_map)
 
     def _wanted_class_name(self) -> str:
@@ -324,6 +332,8 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         features = torch.stack([self._category_features[category] for category in batch.category])
         focal, dice = self.model.stage_losses(batch.image, batch.gt_mask.float(), features)
         loss = (focal + dice).sum()
+        # A step along it would ruin the adapters for good.
+        check_finite(loss.detach().expand(len(batch.image)), "losses", batch.image_path)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
         self.log("train_loss", loss, batch_size=len(batch.image), **options)
         self._adapters_ready = True
@@ -333,11 +343,20 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
         text, anomaly_map = self.model.score_and_map(batch.image)
         peaks = peak(anomaly_map)
+        check_finite(text + peaks, "scores", batch.image_path)
         own = unrepeated(batch, self.trainer, batch_idx)
         if isinstance(self.post_processor, AprilGanPostProcessor) and own is not None:
             self.post_processor.observe(text[: len(own)], peaks[: len(own)], own.gt_label)
             self._calibrated |= batch.gt_label is not None
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
+
+    def test_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
+        """Predictions."""
+        return _checked(super().test_step(batch, batch_idx, *args, **kwargs))
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Predictions."""
+        return _checked(super().predict_step(batch, batch_idx, dataloader_idx))
 
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
@@ -404,3 +423,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         self._target = ours["target"]
         self._adapters_ready = ours["adapters_ready"]
         self._calibrated = ours["calibrated"]
+
+
+def _checked(batch: Any) -> Any:
+    """The batch, whose predictions are numbers: decisions about what is none would be made up."""
+    check_finite(batch.pred_score + peak(batch.anomaly_map), "scores", batch.image_path)
+    return batch

@@ -43,11 +43,20 @@ class Ranking:
 
     @classmethod
     def of(cls, normal: Tensor, abnormal: Tensor, shares: Tensor | None = None) -> Ranking:
-        """The ranking of samples in any order."""
+        """The ranking of samples in any order.
+
+        Raises:
+            ValueError: If a score is not a number.
+        """
         if shares is None:
             return cls(_sorted(normal), _sorted(abnormal))
         abnormal, order = abnormal.sort()
         return cls(_sorted(normal), abnormal, shares[order])
+
+    def __post_init__(self) -> None:
+        if self.normal[-1].isnan() or self.abnormal[-1].isnan():  # sorting puts them last
+            msg = "Some scores are not numbers (NaN), and have no rank: the model is broken."
+            raise ValueError(msg)
 
     @cached_property
     def normal_above(self) -> Tensor:

@@ -187,7 +187,8 @@ class AprilGanPostProcessor(PostProcessor):
 
     @staticmethod
     def _apply_threshold(preds: Tensor | None, threshold: Tensor) -> Tensor | None:
-        return None if preds is None else preds >= threshold
+        # What is not a number is not known to be normal.
+        return None if preds is None else ~(preds < threshold)
 
 
 def _positive(width: Tensor) -> Tensor:

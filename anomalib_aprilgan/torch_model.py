@@ -171,10 +171,36 @@ class AprilGanModel(nn.Module):
     def _encode_references(self, images: Tensor) -> list[Tensor]:
         """Patch tokens (K, N, D) per stage, encoded one image at a time: K may be more than memory has room for."""
         encoded = [self._encode_reference(image) for image in images.to(self.text_features.device).split(1)]
-        return [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
+        stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
+        # One such row would make every distance to the bank another one.
+        sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
+        check_finite(sums.sum(dim=0), "patch tokens of reference images")
+        return stages
 
     def _encode_reference(self, image: Tensor) -> list[Tensor]:
         return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encoder(image)[1]]
+
+
+def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:
+    """Check that there are numbers for all images.
+
+    Args:
+        values: One for each image, (B,).
+        what: Is made of the images, in words.
+        names: Of the images; None: their indices.
+
+    Raises:
+        ValueError: If there are not, naming the images.
+    """
+    finite = values.isfinite()
+    if finite.all():
+        return
+    bad = [str(index if names is None else names[index]) for index in (~finite).nonzero().flatten().tolist()]
+    msg = (
+        f"The {what} are not finite numbers for {', '.join(bad)}: the weights are damaged, or half precision "
+        "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
+    )
+    raise ValueError(msg)
 
 
 def too_long(prompts: PromptEnsemble, class_name: str, error: LongSentenceError) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,10 @@ from torchvision.transforms import functional as pil
 
 from anomalib_aprilgan.data import demo
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("repeatable")
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY_CLIP = {

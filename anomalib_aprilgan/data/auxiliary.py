@@ -15,7 +15,7 @@ from anomalib.data.utils import ValSplitMode
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler
+from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -56,7 +56,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         self.categories = categories
         self.mosaic_probability = mosaic_probability
         self.category = target.category if target is not None else ""
-        self._next_epoch = 0
+        self._next_epoch, self._seen = 0, 0
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -110,7 +110,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches of auxiliary images; the same for the same seed and epoch, whatever ``num_workers`` is."""
-        return DataLoader(
+        return ResumableLoader(
             dataset=self.train_data,
             sampler=self._sampler(),
             batch_size=self.train_batch_size,
@@ -121,16 +121,20 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _sampler(self) -> EpochSampler:
         trainer: Any = self.trainer
         rank, size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, rank, size)
+        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, self._seen, rank, size)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch with which a resumed training begins; Lightning keeps it in checkpoints."""
+        """The epoch with which a resumed training begins, and its images seen; Lightning keeps them in checkpoints."""
         trainer: Any = self.trainer
-        return {"next_epoch": trainer.current_epoch + int(trainer.is_last_batch)}
+        if trainer.is_last_batch:
+            return {"next_epoch": trainer.current_epoch + 1, "seen": 0}
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return {"next_epoch": trainer.current_epoch, "seen": batches * self.train_batch_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Begin with the epoch in the checkpoint: Lightning makes the first batches before it has set the sampler's."""
         self._next_epoch = state_dict["next_epoch"]
+        self._seen = state_dict.get("seen", 0)
 
     def val_dataloader(self) -> Sequence:
         """The target's, or none."""

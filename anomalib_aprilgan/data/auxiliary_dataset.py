@@ -16,7 +16,7 @@ import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName, read_mask
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_aprilgan.data.images import check_image, read_image
@@ -135,21 +135,41 @@ class EpochSampler(DistributedSampler[int]):
         dataset: The images.
         seed: Of the order.
         epoch: To begin with, from 0.
+        start: Number of this process's images to leave out at first: those that a broken off training has seen.
         rank: Number of this process, from 0.
         num_replicas: Number of processes.
     """
 
     def __init__(
-        self, dataset: AuxiliaryDataset, seed: int, epoch: int = 0, rank: int = 0, num_replicas: int = 1
+        self,
+        dataset: AuxiliaryDataset,
+        seed: int,
+        epoch: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, seed=seed)
         self.length = len(dataset)
         self.epoch = epoch
+        self.start = start
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         order = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
-        return iter((order + self.epoch * self.length).tolist())
+        start, self.start = self.start, 0
+        return iter((order[start:] + self.epoch * self.length).tolist())
+
+
+class ResumableLoader(DataLoader):
+    """A loader that goes on in the middle of an epoch: its data module keeps its place, so that it has no state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; its existence tells Lightning that the loader goes on where it stopped."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 def _check_masks(samples: pd.DataFrame) -> None:
