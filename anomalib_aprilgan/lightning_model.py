@@ -64,7 +64,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         with_replacement: Draw references with replacement, as the authors do.
         coreset_sampling_ratio: Share of each reference's patch tokens that memory banks keep, in (0, 1]; PatchCore's
             sampler chooses them.
-        half_precision_memory: Keep memory banks in bfloat16: half the room, and a faster search.
+        half_precision_memory: Keep memory banks in bfloat16, in half the room.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
             None: the report's ensemble.

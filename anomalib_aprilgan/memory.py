@@ -21,7 +21,7 @@ class MemoryBank(nn.Module):
 
     Args:
         widths: Width D of each stage.
-        dtype: In which rows are kept. In bfloat16 they take half the room, and the nearest is found in half precision.
+        dtype: In which rows are kept; bfloat16 takes half the room.
     """
 
     stage0: Tensor
@@ -71,8 +71,8 @@ class MemoryBank(nn.Module):
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     """Smallest cosine distance (B, N) of tokens (B, N, D) to the unit rows (M, D) of a bank.
 
-    The distance of a zero vector to anything is 1. Under autocast, or with a bank in half precision, the nearest row is
-    found in half precision; its distance is computed in float32.
+    The distance of a zero vector to anything is 1. Under autocast the nearest row is found in half precision; its
+    distance is computed in float32.
     """
     queries = F.normalize(tokens.float(), dim=-1).flatten(0, 1)
     if torch.compiler.is_exporting():  # the number of passes would fix the batch size, and runtimes lack bfloat16
@@ -84,10 +84,10 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
 
 def _nearest_similarity(queries: Tensor, bank: Tensor) -> Tensor:
     """The largest cosine (Q,) of unit queries (Q, D) with the rows (M, D) of a bank."""
-    if bank.dtype == queries.dtype and not torch.is_autocast_enabled(queries.device.type):
-        return torch.stack([(queries @ rows.mT).amax(dim=-1) for rows in bank.split(ROWS_PER_PASS)]).amax(dim=0)
-    rough = queries.to(bank.dtype)
-    found = [(rough @ rows.mT).max(dim=-1) for rows in bank.split(ROWS_PER_PASS)]
+    parts = bank.split(ROWS_PER_PASS)
+    if not torch.is_autocast_enabled(queries.device.type):
+        return torch.stack([(queries @ rows.float().mT).amax(dim=-1) for rows in parts]).amax(dim=0)
+    found = [(queries @ rows.mT).max(dim=-1) for rows in parts]
     part = torch.stack([each.values for each in found]).argmax(dim=0)
     index = torch.stack([each.indices for each in found]).gather(0, part.unsqueeze(0))[0] + part * ROWS_PER_PASS
     return (queries * bank[index]).sum(dim=-1)
