@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from anomalib_aprilgan.versions import check_versions
+
 if TYPE_CHECKING:
     from anomalib_aprilgan.data import AuxiliaryDataModule, DemoDataModule
     from anomalib_aprilgan.lightning_model import AprilGan
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["AprilGan", "AprilGanModel", "AprilGanPostProcessor", "AuxiliaryDataModule", "DemoDataModule"]
+
+check_versions()  # here, since what another release lacks would only be missed in the middle of a run
 
 _HOMES = {
     "AprilGan": "lightning_model",

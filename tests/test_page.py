@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,9 +93,10 @@ def browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     browser.quit()
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where ``aprilgan demo`` serves the page, with random weights."""
+    tmp_path = tmp_path_factory.mktemp("page")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -148,3 +151,30 @@ def requested(browser: Any) -> set[str]:
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
     return {url for url in urls if url.startswith("http")}
+
+
+@needs_gradio
+def test_large_uploads_are_refused(address: str) -> None:
+    assert upload(address, 1000) == 200
+    assert upload(address, 21 * 2**20) == 413
+
+
+def upload(address: str, size: int) -> int:
+    """The HTTP status of an upload of ``size`` bytes."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    request = urllib.request.Request(f"{address}/gradio_api/upload", head + bytes(size) + b"\r\n--x--\r\n")
+    request.add_header("Content-Type", "multipart/form-data; boundary=x")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            json.load(answer)
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@needs_gradio
+def test_the_page_is_reached_from_this_machine_only(address: str) -> None:
+    """A server on all interfaces would answer at the loopback network's other addresses too."""
+    port = int(address.rsplit(":", maxsplit=1)[1])
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.2", port)) != 0

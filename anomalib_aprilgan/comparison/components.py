@@ -184,6 +184,12 @@ def prepare(spec: DataSpec, name: str) -> list[str]:
 
 
 def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:
+    outside = [category for category in categories if Path(category).name != category]
+    if outside:
+        msg = (
+            f"`datasets.{name}.categories` must be names of folders in {str(root)!r}, not paths such as {outside[0]!r}."
+        )
+        raise ValueError(msg)
     missing = [category for category in categories if not (root / category).is_dir()]
     if missing:
         there = sorted(path.name for path in root.iterdir() if path.is_dir())
