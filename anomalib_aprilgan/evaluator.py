@@ -15,6 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, tensor, zeros_like
 from torchmetrics import Metric
 
+from anomalib_aprilgan.data.sharding import unrepeated
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,6 +70,20 @@ def image_metrics() -> list[AnomalibMetric]:
 
 class AprilGanEvaluator(Evaluator):
     """Logs the metrics that are defined, and says once which are not."""
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Update the metrics with the images that no other process has."""
+        own = unrepeated(batch, trainer, batch_idx, dataloader_idx)
+        if own is not None:
+            super().on_test_batch_end(trainer, pl_module, outputs, own, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the metrics, which are absent where they are None."""

@@ -25,6 +25,7 @@ from torchvision.transforms.v2 import Transform
 from anomalib_aprilgan import checkpoint as checkpoints
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
 from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
+from anomalib_aprilgan.data.sharding import unrepeated
 from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
 from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.export import AprilGanExport
@@ -61,6 +62,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
             data module's normal training images.
         with_replacement: Draw references with replacement, as the authors do.
+        coreset_sampling_ratio: Share of each reference's patch tokens that memory banks keep, in (0, 1]; PatchCore's
+            sampler chooses them.
+        half_precision_memory: Keep memory banks in bfloat16, in half the room.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
             None: the report's ensemble.
@@ -90,6 +94,8 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         k_shot: int = 0,
         few_shot_source: str | Path | list[str] | None = None,
         with_replacement: bool = False,
+        coreset_sampling_ratio: float = 1.0,
+        half_precision_memory: bool = False,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -122,7 +128,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.model: AprilGanModel = AprilGanModel(encoder, ensemble, image_size)
+            self.model: AprilGanModel = AprilGanModel(
+                encoder, ensemble, image_size, coreset_sampling_ratio, half_precision_memory
+            )
         self.reference_paths: list[str] = []
         self._target: list[Any] | None = None
         self._category_features: dict[str, Tensor] = {}
@@ -236,6 +244,8 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         class_name = self._wanted_class_name()
         source = self.few_shot_source if isinstance(self.few_shot_source, list) else str(self.few_shot_source)
         target = [class_name, self.k_shot, source if self.k_shot else None, self.with_replacement, self.seed]
+        if self.k_shot and self.model.coreset_sampling_ratio != 1:  # checkpoints from before there were coresets fit
+            target.append(self.model.coreset_sampling_ratio)
         by_hand = self._target is None and self.model.class_name == class_name and not self.k_shot
         if target != self._target and not by_hand:
             if self._target is not None:
@@ -324,18 +334,19 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         loss = (focal + dice).sum()
         # A step along it would ruin the adapters for good.
         check_finite(loss.detach().expand(len(batch.image)), "losses", batch.image_path)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
+        self.log("train_loss", loss, batch_size=len(batch.image), **options)
         self._adapters_ready = True
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
         """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
-        del batch_idx
         text, anomaly_map = self.model.score_and_map(batch.image)
         peaks = peak(anomaly_map)
         check_finite(text + peaks, "scores", batch.image_path)
-        if isinstance(self.post_processor, AprilGanPostProcessor):
-            self.post_processor.observe(text, peaks, batch.gt_label)
+        own = unrepeated(batch, self.trainer, batch_idx)
+        if isinstance(self.post_processor, AprilGanPostProcessor) and own is not None:
+            self.post_processor.observe(text[: len(own)], peaks[: len(own)], own.gt_label)
             self._calibrated |= batch.gt_label is not None
         return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,13 +25,14 @@ def stage_probabilities(tokens: Tensor, text_features: Tensor, image_size: int) 
         text_features: Unit rows normal and abnormal, (2, E) for all images or (B, 2, E).
         image_size: H and W in pixels.
     """
-    logits = LOGIT_SCALE * F.normalize(tokens, dim=-1) @ text_features.mT
+    logits = F.normalize(tokens, dim=-1).mul_(LOGIT_SCALE) @ text_features.mT
     return resize(logits, image_size).softmax(dim=1)
 
 
-def zero_shot_map(stages: Sequence[Tensor], text_features: Tensor, image_size: int) -> Tensor:
+def zero_shot_map(stages: Iterable[Tensor], text_features: Tensor, image_size: int) -> Tensor:
     """Anomaly map (B, H, W) in [0, S]: the probability of abnormal summed over S stages of adapted tokens (B, N, E)."""
-    return sum_stages([stage_probabilities(tokens, text_features, image_size)[:, 1] for tokens in stages])
+    # Copied, so that the probabilities of normal are not held as well.
+    return sum_stages([stage_probabilities(tokens, text_features, image_size)[:, 1].clone() for tokens in stages])
 
 
 def few_shot_map(distances: Sequence[Tensor], image_size: int) -> Tensor:

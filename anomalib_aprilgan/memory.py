@@ -21,15 +21,16 @@ class MemoryBank(nn.Module):
 
     Args:
         widths: Width D of each stage.
+        dtype: In which rows are kept; bfloat16 takes half the room.
     """
 
     stage0: Tensor
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.n_stages = len(widths)
         for stage, width in enumerate(widths):
-            self.register_buffer(f"stage{stage}", torch.empty(0, width))
+            self.register_buffer(f"stage{stage}", torch.empty(0, width, dtype=dtype))
 
     @property
     def banks(self) -> list[Tensor]:
@@ -44,11 +45,12 @@ class MemoryBank(nn.Module):
     def fill(self, stages: Sequence[Tensor]) -> None:
         """Replace the content by the patch tokens (K, N, D) of K reference images, per stage."""
         for stage, tokens in enumerate(stages):
-            setattr(self, f"stage{stage}", F.normalize(tokens.float().flatten(0, 1), dim=-1))
+            rows = F.normalize(tokens.float().flatten(0, 1), dim=-1)
+            setattr(self, f"stage{stage}", rows.to(self.stage0.dtype))
 
     def of(self, references: Sequence[int], k_shot: int) -> MemoryBank:
         """A memory bank of some of the ``k_shot`` reference images, which are counted from 0."""
-        part = MemoryBank([bank.shape[1] for bank in self.banks])
+        part = MemoryBank([bank.shape[1] for bank in self.banks], self.stage0.dtype)
         part.fill([bank.unflatten(0, (k_shot, -1))[list(references)] for bank in self.banks])
         return part
 
@@ -73,8 +75,8 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
     distance is computed in float32.
     """
     queries = F.normalize(tokens.float(), dim=-1).flatten(0, 1)
-    if torch.compiler.is_exporting():  # the number of passes would fix the batch size
-        nearest = (queries @ bank.mT).amax(dim=-1)
+    if torch.compiler.is_exporting():  # the number of passes would fix the batch size, and runtimes lack bfloat16
+        nearest = (queries @ bank.float().mT).amax(dim=-1)
     else:
         nearest = torch.cat([_nearest_similarity(rows, bank) for rows in queries.split(QUERIES_PER_PASS)])
     return (1 - nearest).view(tokens.shape[:-1])
@@ -82,9 +84,10 @@ def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:
 
 def _nearest_similarity(queries: Tensor, bank: Tensor) -> Tensor:
     """The largest cosine (Q,) of unit queries (Q, D) with the rows (M, D) of a bank."""
+    parts = bank.split(ROWS_PER_PASS)
     if not torch.is_autocast_enabled(queries.device.type):
-        return torch.stack([(queries @ rows.mT).amax(dim=-1) for rows in bank.split(ROWS_PER_PASS)]).amax(dim=0)
-    found = [(queries @ rows.mT).max(dim=-1) for rows in bank.split(ROWS_PER_PASS)]
+        return torch.stack([(queries @ rows.float().mT).amax(dim=-1) for rows in parts]).amax(dim=0)
+    found = [(queries @ rows.mT).max(dim=-1) for rows in parts]
     part = torch.stack([each.values for each in found]).argmax(dim=0)
     index = torch.stack([each.indices for each in found]).gather(0, part.unsqueeze(0))[0] + part * ROWS_PER_PASS
     return (queries * bank[index]).sum(dim=-1)

@@ -164,7 +164,8 @@ class PixelScores(Metric):
         self.abnormal.append(anomaly_map[defect].float())
         for image_mask in defect[defect.flatten(1).any(dim=1)]:
             sizes, n_regions = region_sizes(image_mask.cpu().numpy())
-            self.sizes.append(torch.from_numpy(sizes).to(defect.device))
+            # As floats, which torchmetrics takes the states of a process without defects for.
+            self.sizes.append(torch.from_numpy(sizes).to(defect.device, torch.float32))
             self.n_regions += n_regions
 
     def compute(self) -> dict[str, Tensor] | None:

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_aprilgan.calibration import normal_threshold
+from anomalib_aprilgan.data.sharding import unrepeated
 
 if TYPE_CHECKING:
     from anomalib_aprilgan.torch_model import AprilGanModel
@@ -45,12 +46,12 @@ class ImageScores(Metric):
         self.text.append(text)
         self.peak.append(peak)
         if label is not None:
-            self.label.append(label)
+            self.label.append(label.float())  # torchmetrics takes a process without images for one with floats
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """All text scores, maxima and, if every image has one, labels."""
         text, peak = dim_zero_cat(self.text), dim_zero_cat(self.peak)
-        label = dim_zero_cat(self.label) if self.label else None
+        label = dim_zero_cat(self.label) if len(self.label) else None  # a tensor once processes have been gathered
         return text, peak, label if label is not None and len(label) == len(text) else None
 
 
@@ -128,14 +129,23 @@ class AprilGanPostProcessor(PostProcessor):
         )
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Update the pixel statistics; those of images wait for the end of the epoch."""
-        del trainer, pl_module, args, kwargs
+        del pl_module, batch
+        own = unrepeated(outputs, trainer, batch_idx, dataloader_idx)
+        if own is None:
+            return
         if self.enable_thresholding:
-            self._pixel_threshold_metric.update(outputs)
+            self._pixel_threshold_metric.update(own)
         if self.enable_normalization:
-            self._pixel_min_max_metric.update(outputs)
+            self._pixel_min_max_metric.update(own)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Set the model's score bounds, then thresholds and ranges, from all validation images."""

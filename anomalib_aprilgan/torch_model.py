@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -13,6 +13,7 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.adapters import StageAdapters
+from anomalib_aprilgan.coreset import coreset
 from anomalib_aprilgan.encoder import ClipEncoder, LongSentenceError
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, stage_probabilities, zero_shot_map
@@ -29,18 +30,37 @@ class AprilGanModel(nn.Module):
         encoder: The frozen CLIP.
         prompts: The sentences about normal and abnormal objects.
         image_size: Height and width of images and anomaly maps in pixels.
+        coreset_sampling_ratio: Share of each reference image's patch tokens that memory banks keep, in (0, 1].
+        half_precision_memory: Keep memory banks in bfloat16.
+
+    Raises:
+        ValueError: If the ratio is out of range.
     """
 
     text_features: Tensor
     score_bounds: Tensor
 
-    def __init__(self, encoder: ClipEncoder, prompts: PromptEnsemble, image_size: int) -> None:
+    def __init__(
+        self,
+        encoder: ClipEncoder,
+        prompts: PromptEnsemble,
+        image_size: int,
+        coreset_sampling_ratio: float = 1.0,
+        half_precision_memory: bool = False,
+    ) -> None:
         super().__init__()
+        if not 0 < coreset_sampling_ratio <= 1:
+            msg = (
+                "`coreset_sampling_ratio` must be a share of the patch tokens, 0 < ratio <= 1; got "
+                f"{coreset_sampling_ratio}."
+            )
+            raise ValueError(msg)
         self.encoder = encoder
         self.prompts = prompts
         self.image_size = image_size
         self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
-        self.memory = MemoryBank(encoder.widths)
+        self.coreset_sampling_ratio = coreset_sampling_ratio
+        self.memory = MemoryBank(encoder.widths, torch.bfloat16 if half_precision_memory else torch.float32)
         self.class_name: str | None = None
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         # Range of the anomaly maps' maxima over the validation images; NaN: not validated.
@@ -150,12 +170,15 @@ class AprilGanModel(nn.Module):
 
     def _encode_references(self, images: Tensor) -> list[Tensor]:
         """Patch tokens (K, N, D) per stage, encoded one image at a time: K may be more than memory has room for."""
-        encoded = [self.encoder(image.unsqueeze(0))[1] for image in images.to(self.text_features.device)]
+        encoded = [self._encode_reference(image) for image in images.to(self.text_features.device).split(1)]
         stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
         # One such row would make every distance to the bank another one.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         check_finite(sums.sum(dim=0), "patch tokens of reference images")
         return stages
+
+    def _encode_reference(self, image: Tensor) -> list[Tensor]:
+        return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encoder(image)[1]]
 
 
 def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:
@@ -194,8 +217,8 @@ def peak(anomaly_map: Tensor) -> Tensor:
     return anomaly_map.amax(dim=(-2, -1))
 
 
-def _float(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.float() for tensor in tensors]
+def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    return (tensor.float() for tensor in tensors)  # one stage at a time
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager:

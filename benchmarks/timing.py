@@ -17,11 +17,12 @@ def best_times(functions: Mapping[str, Callable[[], object]], repeats: int) -> d
     times = {name: float("inf") for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            times[name] = min(times[name], _seconds(function))
+            times[name] = min(times[name], seconds(function))
     return times
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
+    """The time of one call."""
     _synchronize()
     start = time.perf_counter()
     function()

@@ -3,7 +3,7 @@
 """Time of a training step of the adapters against the bare vision tower's forward pass, in one run.
 
 python benchmarks/training.py             # ViT-L/14 at 518 pixels, minutes on 2 CPU cores
-python benchmarks/training.py --quick     # ViT-B/16 at 224 pixels, seconds
+python benchmarks/training.py --quick     # ViT-B/32 at 224 pixels, seconds
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    backbone, size = ("ViT-B-16", 224) if options.quick else ("ViT-L-14-336", 518)
+    backbone, size = ("ViT-B-32", 224) if options.quick else ("ViT-L-14-336", 518)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AprilGanModel(ClipEncoder(backbone, None, size), PROMPTS, size).to(device)
     optimizer = torch.optim.Adam(model.adapters.parameters(), lr=1e-3, betas=(0.5, 0.999))

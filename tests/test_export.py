@@ -58,7 +58,7 @@ def model(request: pytest.FixtureRequest, folder: Path) -> AprilGan:
     return few_shot(folder, backbone, shots).eval()
 
 
-def few_shot(folder: Path, backbone: str = "vit", shots: int = 4) -> AprilGan:
+def few_shot(folder: Path, backbone: str = "vit", shots: int = 4, **memory: object) -> AprilGan:
     return AprilGan(
         backbone=str(folder / f"{backbone}.json"),
         pretrained=None,
@@ -68,6 +68,7 @@ def few_shot(folder: Path, backbone: str = "vit", shots: int = 4) -> AprilGan:
         k_shot=shots,
         few_shot_source=str(BOLT / "train"),
         visualizer=False,
+        **memory,
     )
 
 
@@ -127,6 +128,17 @@ def test_onnx(model: AprilGan, onnx_file: Path) -> None:
     assert not [name for name in weights if ".clip." in name and ".visual." not in name]
     held = [tensor for name, tensor in model.state_dict().items() if ".clip." not in name or ".visual." in name]
     assert onnx_file.with_suffix(".onnx.data").stat().st_size < 1.1 * sum(tensor.nbytes for tensor in held) + 200_000
+
+
+@needs_onnx
+def test_onnx_with_small_memory_banks(folder: Path, engine: Engine, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = few_shot(folder, coreset_sampling_ratio=0.5, half_precision_memory=True).eval()
+    session = onnxruntime.InferenceSession(engine.export(model, ExportType.ONNX, tmp_path, input_size=(90, 80)))
+    names = [output.name for output in session.get_outputs()]
+    assert_agrees(model, 2, dict(zip(names, session.run(None, {"input": images(2).numpy()}), strict=True)))
+    assert model.model.memory.stage0.dtype == torch.bfloat16
 
 
 @needs_openvino

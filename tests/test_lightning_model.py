@@ -262,6 +262,26 @@ def test_a_zero_shot_checkpoint_serves_few_shot_with_new_references(
     assert model.model.score_bounds.isnan().all()
 
 
+def test_small_memory_banks_are_kept_in_checkpoints(make: Callable[..., AprilGan], engine: Engine) -> None:
+    small = {"coreset_sampling_ratio": 0.5, "half_precision_memory": True}
+    model, path = checkpointed(make, engine, k_shot=4, **small)
+    assert [(bank.shape[0], bank.dtype) for bank in model.model.memory.banks] == [(4 * 12, torch.bfloat16)] * 4
+    loaded = AprilGan.load_from_checkpoint(path)
+    for one, other in zip(model.model.memory.banks, loaded.model.memory.banks, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
+    assert all(torch.equal(*pair) for pair in zip(outputs(model), outputs(loaded), strict=True))
+    again = make(k_shot=4)
+    engine.test(again, datamodule=data(), ckpt_path=path)
+    assert len(again.model.memory.stage0) == 4 * 25  # other references than the checkpoint's: all tokens
+
+
+def test_a_coreset_ratio_out_of_range_is_refused(make: Callable[..., AprilGan]) -> None:
+    for ratio in (0, -0.1, 1.1):
+        with pytest.raises(ValueError, match=r"`coreset_sampling_ratio` .* 0 < ratio <= 1; got"):
+            make(coreset_sampling_ratio=ratio)
+
+
 def test_named_adapters_are_not_fetched_for_a_checkpoint(
     make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

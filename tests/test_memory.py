@@ -89,3 +89,17 @@ def test_a_part_is_the_bank_of_those_references() -> None:
     for actual, expected in zip(whole.of([2, 0], k_shot=3).banks, part.banks, strict=True):
         torch.testing.assert_close(actual, expected)
     assert len(whole.banks[0]) == 15
+
+
+def test_rows_in_half_precision_find_nearly_the_same_distances() -> None:
+    """bfloat16 rounds to 8 bits: a cosine's sum of many small errors stays far below that."""
+    references, queries = torch.randn(2, 50, 64), torch.randn(2, 50, 64)
+    half = MemoryBank([64], torch.bfloat16)
+    half.fill([references])
+    assert half.of([1], k_shot=2).stage0.dtype == half.stage0.dtype == torch.bfloat16
+    (actual,), (expected,) = half([queries]), filled([references])([queries])
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, atol=5e-3, rtol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (mixed,) = half([queries])
+    torch.testing.assert_close(mixed, expected, atol=1e-2, rtol=0)

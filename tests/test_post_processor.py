@@ -11,8 +11,11 @@ import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import F1AdaptiveThreshold
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.post_processor import AprilGanPostProcessor
+
+TRAINER = SimpleNamespace(testing=False, val_dataloaders=DataLoader([0]))
 
 
 class Model:
@@ -35,7 +38,7 @@ def validated(text: torch.Tensor, peaks: torch.Tensor, labels: torch.Tensor, map
         batch = ImageBatch(image=torch.zeros(len(part), 3, 4, 4), gt_label=labels[part])
         if maps is not None:
             batch.update(anomaly_map=maps[part], gt_mask=(maps[part] > maps.median()))
-        post_processor.on_validation_batch_end(None, module, batch)
+        post_processor.on_validation_batch_end(TRAINER, module, batch, batch, 0)
     post_processor.on_validation_epoch_end(None, module)
     return post_processor, module
 

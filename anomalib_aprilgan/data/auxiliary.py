@@ -112,11 +112,16 @@ class AuxiliaryDataModule(AnomalibDataModule):
         """Batches of auxiliary images; the same for the same seed and epoch, whatever ``num_workers`` is."""
         return ResumableLoader(
             dataset=self.train_data,
-            sampler=EpochSampler(len(self.train_data), self.train_data.seed, self._next_epoch, self._seen),
+            sampler=self._sampler(),
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
         )
+
+    def _sampler(self) -> EpochSampler:
+        trainer: Any = self.trainer
+        rank, size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, self._seen, rank, size)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch with which a resumed training begins, and its images seen; Lightning keeps them in checkpoints."""

@@ -16,7 +16,7 @@ import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
 from anomalib.data.utils import LabelName, read_mask
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_aprilgan.data.images import check_image, read_image
@@ -124,34 +124,39 @@ class AuxiliaryDataset(AnomalibDataset):
         return CategoryBatch.collate
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(DistributedSampler[int]):
     """Each image once per epoch, in an order that depends on seed and epoch alone, numbered as AuxiliaryDataset asks.
 
-    A resumed training therefore sees what an unbroken one does.
+    A resumed training therefore sees what an unbroken one does, and the processes of a distributed one together see in
+    each step what a single one with larger batches does. If the images do not share out evenly, the first ones of the
+    order come twice.
 
     Args:
-        length: Number of images.
+        dataset: The images.
         seed: Of the order.
         epoch: To begin with, from 0.
-        start: Number of images to leave out at first: those that a broken off training has seen of this epoch.
+        start: Number of this process's images to leave out at first: those that a broken off training has seen.
+        rank: Number of this process, from 0.
+        num_replicas: Number of processes.
     """
 
-    def __init__(self, length: int, seed: int, epoch: int = 0, start: int = 0) -> None:
-        super().__init__()
-        self.length = length
-        self.seed = seed
+    def __init__(
+        self,
+        dataset: AuxiliaryDataset,
+        seed: int,
+        epoch: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
+    ) -> None:
+        super().__init__(dataset, num_replicas, rank, seed=seed)
+        self.length = len(dataset)
         self.epoch = epoch
         self.start = start
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        order = np.resize(order, self.total_size)[self.rank :: self.num_replicas]
         start, self.start = self.start, 0
         return iter((order[start:] + self.epoch * self.length).tolist())
 
