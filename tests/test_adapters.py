@@ -71,3 +71,15 @@ def test_a_file_without_adapters_is_refused(tmp_path: Path, content: object) -> 
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="holds no adapters"):
         StageAdapters([5], 3).load_file(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_stages_is_no_match(count: int) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        StageAdapters([5, 5], 3)([torch.randn(1, 4, 5)] * count)
+
+
+def test_adapters_of_a_single_stage_are_refused_too(tmp_path: Path) -> None:
+    torch.save({"trainable_linearlayer": StageAdapters([5], 3).state_dict()}, tmp_path / "adapters.pth")
+    with pytest.raises(ValueError, match=r"they have 1 stages, 5 to 3 each, this model needs 2 stages, 5 to 3, 7 to 3"):
+        StageAdapters([5, 7], 3).load_file(tmp_path / "adapters.pth")

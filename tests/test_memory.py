@@ -103,3 +103,20 @@ def test_rows_in_half_precision_find_nearly_the_same_distances() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         (mixed,) = half([queries])
     torch.testing.assert_close(mixed, expected, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_stages_is_no_match(count: int) -> None:
+    bank = filled([torch.randn(1, 6, 8), torch.randn(1, 6, 8)])
+    with pytest.raises(ValueError, match="zip"):
+        bank([torch.randn(1, 6, 8)] * count)
+    with pytest.raises(ValueError, match="zip"):
+        bank.resize([1] * count)
+
+
+def test_exported_models_find_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, queries = filled([torch.randn(2, 50, 64)]), torch.randn(3, 7, 64)
+    (expected,) = bank([queries])
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    (actual,) = bank([queries])
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)

@@ -32,3 +32,15 @@ def test_a_peak_beyond_the_bounds_still_ranks_higher() -> None:
 def test_equal_bounds_leave_half_the_text_score() -> None:
     score = few_shot_score(torch.tensor([0.5]), torch.tensor([2.0]), torch.tensor([2.0, 2.0]))
     assert score.item() == 0.25
+
+
+def test_each_embedding_counts_by_its_direction_alone() -> None:
+    """Between text features so near each other that no probability is 0 or 1."""
+    generator = torch.Generator().manual_seed(2)
+    normal = F.normalize(torch.randn(8, generator=generator), dim=0)
+    text = F.normalize(torch.stack([normal, normal + 0.01 * torch.randn(8, generator=generator)]), dim=-1)
+    embeddings = torch.randn(5, 8, generator=generator)
+    scores = text_score(embeddings, text)
+    assert ((scores > 0.05) & (scores < 0.95)).all()
+    alone = torch.cat([text_score(3 * embedding.unsqueeze(0), text) for embedding in embeddings])
+    torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
