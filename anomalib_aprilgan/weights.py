@@ -5,20 +5,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import time
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 from anomalib.data import AnomalibDataModule, MVTecAD
 from anomalib.data.utils.download import generate_hash
 from anomalib.utils.path import get_pretrained_weights_dir
-from torch.hub import download_url_to_file
+
+from anomalib_aprilgan.files import write_whole
 
 logger = logging.getLogger(__name__)
 
 RELEASE = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"
+
+# Seconds without a byte, attempts, seconds between them.
+TIMEOUT, ATTEMPTS, WAIT = 30.0, 3, 2.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ def fetch_adapters(name: str) -> Path:
     Raises:
         ValueError: If there are no released adapters of that name.
         ConnectionError: If the file cannot be downloaded.
+        OSError: If it cannot be written to the cache.
         RuntimeError: If the downloaded file has another checksum.
     """
     if name not in RELEASED_ADAPTERS:
@@ -85,14 +93,42 @@ def _download(release: ReleasedAdapters) -> None:
     if path.exists():
         logger.warning("%s is damaged: its sha256 is not %s. Downloading it again.", path, release.sha256)
     logger.info("Downloading %s to %s", release.url, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    by_hand = f"Or get the file (sha256 {release.sha256}) by other means and put it at {path}."
+    by_hand = (
+        f"Or get the file (sha256 {release.sha256}) by other means and put it at {path}. A file elsewhere can be given "
+        "as `adapters`."
+    )
     try:
-        # Writes a temporary file of its own beside `path`, which takes that name only if the checksum is right.
-        download_url_to_file(release.url, str(path), hash_prefix=release.sha256)
+        content = _fetch(release)
+        write_whole(path, lambda file: file.write(content))
     except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
         msg = f"Could not download {release.url}: {error}. Check the network and try again. {by_hand}"
         raise ConnectionError(msg) from error
+    except OSError as error:
+        msg = f"{release.url} could not be kept: {error}. Make {path.parent} a folder that can be written to. {by_hand}"
+        raise OSError(msg) from error
     except RuntimeError as error:
         msg = f"{release.url} is not the file the authors released: {error}. Try again. {by_hand}"
         raise RuntimeError(msg) from error
+
+
+def _fetch(release: ReleasedAdapters) -> bytes:
+    """The file's content, after as many attempts as it takes, but at most ATTEMPTS."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return _attempt(release)
+        except (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeError) as error:
+            if isinstance(error, HTTPError) and error.code < 500:  # it will be refused again
+                raise
+            logger.warning("Attempt %d of %d failed: %s", attempt, ATTEMPTS, error)
+            time.sleep(WAIT * attempt)
+    return _attempt(release)
+
+
+def _attempt(release: ReleasedAdapters) -> bytes:
+    with urlopen(release.url, timeout=TIMEOUT) as answer:
+        content = answer.read()
+    found = hashlib.sha256(content).hexdigest()
+    if found != release.sha256:
+        msg = f"it has {len(content)} bytes and the sha256 {found}"
+        raise RuntimeError(msg)
+    return content

@@ -26,13 +26,23 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves what its server's ``answer`` holds, cut off after ``length`` bytes, once ``together`` is reached."""
+    """Serves what its server's ``answer`` holds, cut off after ``length`` bytes, once ``together`` is reached.
+
+    The first answers are the ``faults``: statuses of errors, or None for an answer that never comes.
+    """
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         answer = self.server.answer
         if answer.together is not None:
             answer.together.wait()
+        if answer.faults:
+            fault = answer.faults.pop(0)
+            if fault is None:
+                self.server.stopped.wait()
+            else:
+                self.send_error(fault)
+            return
         self.send_response(answer.status)
         self.send_header("Content-Length", str(len(answer.content)))
         self.end_headers()
@@ -45,10 +55,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests = []
-        server.answer = SimpleNamespace(status=200, content=CONTENT, length=None, together=None)
+        server.requests, server.stopped = [], threading.Event()
+        server.answer = SimpleNamespace(status=200, content=CONTENT, length=None, together=None, faults=[])
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
+        server.stopped.set()
         server.shutdown()
 
 
@@ -57,6 +68,7 @@ def release(server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.Mon
     """The released adapters "visa", on the local server, with a cache in a temporary folder."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(weights, "get_pretrained_weights_dir", lambda: tmp_path)
+    monkeypatch.setattr(weights, "WAIT", 0.0)
     release = ReleasedAdapters(f"http://127.0.0.1:{server.server_port}/visa.pth", SHA256)
     monkeypatch.setitem(RELEASED_ADAPTERS, "visa", release)
     return release
@@ -95,12 +107,52 @@ def test_damaged_file_is_downloaded_again(server, release, caplog):
     assert release.path.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("answer", [{"content": b"<html>"}, {"length": 1000}], ids=["other file", "cut off"])
-def test_wrong_content_is_refused(server, release, answer):
-    vars(server.answer).update(answer)
-    with pytest.raises(RuntimeError, match=f"not the file the authors released.*{by_hand(release)}"):
+def test_wrong_content_is_refused(server, release):
+    """Such as a page of HTML with the status 200."""
+    server.answer.content = b"<html>"
+    with pytest.raises(RuntimeError, match=f"not the file the authors released: it has 6 bytes.*{by_hand(release)}"):
         fetch_adapters("visa")
-    assert files(release) == []
+    assert not release.path.parent.exists()
+    assert len(server.requests) == weights.ATTEMPTS
+
+
+def test_an_interrupted_download_is_not_used(server, release):
+    server.answer.length = 1000
+    with pytest.raises(ConnectionError, match=f"IncompleteRead.*1000 bytes read.*{by_hand(release)}"):
+        fetch_adapters("visa")
+    assert not release.path.parent.exists()
+    assert len(server.requests) == weights.ATTEMPTS
+
+
+@pytest.mark.parametrize("faults", [[500], [503, 502]])
+def test_passing_faults_of_the_server_are_overcome(server, release, faults, caplog):
+    server.answer.faults = list(faults)
+    assert fetch_adapters("visa").read_bytes() == CONTENT
+    assert f"Attempt {len(faults)} of 3 failed: HTTP Error" in caplog.text
+
+
+def test_a_server_that_does_not_answer_is_left(server, release, monkeypatch):
+    monkeypatch.setattr(weights, "TIMEOUT", 0.2)
+    server.answer.faults = [None] * weights.ATTEMPTS
+    with pytest.raises(ConnectionError, match=f"timed out.*{by_hand(release)}"):
+        fetch_adapters("visa")
+    assert len(server.requests) == weights.ATTEMPTS
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), OSError("disk full")])
+def test_a_cache_that_cannot_be_written_to_is_named(server, release, monkeypatch, error):
+    def fail(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(weights, "write_whole", fail)
+    with pytest.raises(OSError, match=f"could not be kept: {error}. Make {release.path.parent} .*{by_hand(release)}"):
+        fetch_adapters("visa")
+
+
+def test_a_file_where_the_cache_should_be_is_named(release):
+    release.path.parent.write_text("a file")
+    with pytest.raises(OSError, match=rf"could not be kept: .*{by_hand(release)} A file elsewhere can be given as `ad"):
+        fetch_adapters("visa")
 
 
 def test_wrong_content_leaves_the_present_file_alone(server, release):
@@ -116,7 +168,8 @@ def test_missing_page_is_reported(server, release):
     server.answer.status = 404
     with pytest.raises(ConnectionError, match=f"{release.url}: HTTP Error 404.*{by_hand(release)}"):
         fetch_adapters("visa")
-    assert files(release) == []
+    assert not release.path.parent.exists()
+    assert len(server.requests) == 1  # it would be missing again
 
 
 def test_missing_network_is_reported(release, monkeypatch):
