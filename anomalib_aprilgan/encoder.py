@@ -209,7 +209,22 @@ def _build(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Modu
     network = clip_model.CustomTextCLIP if custom_text else clip_model.CLIP
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return network(**config)
+        clip = network(**config)
+    if isinstance(clip.visual, VisionTransformer):
+        _use_fused_attention(clip.visual)
+    return clip
+
+
+def _use_fused_attention(visual: VisionTransformer) -> None:
+    """Have the blocks work on (N, B, D), as up to open_clip 2.26.0.
+
+    With (B, N, D) and without autocast torch's MultiheadAttention takes a "fast path" that holds all N x N weights, and
+    takes 1.4 times as long at N = 1370 as the fused attention that it uses otherwise.
+    """
+    attentions = [block.attn for block in visual.transformer.resblocks]
+    if all(isinstance(attention, nn.MultiheadAttention) for attention in attentions):
+        for layer in (visual.transformer, *attentions):
+            layer.batch_first = False
 
 
 def make_tokenizer(text_config: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 from anomalib_aprilgan.clip_weights import read_state_dict
 from anomalib_aprilgan.encoder import ClipEncoder, clip_config, find_weights, image_statistics
@@ -50,6 +51,18 @@ def test_vit_embedding_is_open_clips(clip_folder: Path) -> None:
     clip.load_state_dict(torch.load(clip_folder / "tiny.pt"))
     with torch.no_grad():
         torch.testing.assert_close(encoder(images)[0], clip.encode_image(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_vit_attention_is_fused(clip_folder: Path, monkeypatch: pytest.MonkeyPatch, grad: bool) -> None:
+    encoder, calls = tiny(clip_folder), []
+    fused = functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        functional, "scaled_dot_product_attention", lambda *args, **kwargs: calls.append(0) or fused(*args, **kwargs)
+    )
+    with torch.set_grad_enabled(grad):
+        encoder(torch.randn(1, 3, 70, 70))
+    assert len(calls) == TINY_CLIP["vision_cfg"]["layers"]
 
 
 def test_resnet_stages_are_the_outputs_of_its_layers(clip_folder: Path) -> None:
