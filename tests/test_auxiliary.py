@@ -233,3 +233,11 @@ def test_default_category_need_not_be_on_disk(squares: Path) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     assert datamodule.train_categories == ["dark", "light"]
+
+
+def test_a_resumed_epoch_is_the_rest_of_it_and_the_next_one_whole() -> None:
+    whole = [path for paths, _ in batches(seeded(3)) for path in paths]
+    resumed = seeded(3)
+    resumed.load_state_dict({"next_epoch": 0, "seen": 8})
+    assert [path for paths, _ in batches(resumed) for path in paths] == whole[8:]
+    assert [path for paths, _ in batches(resumed) for path in paths] == whole

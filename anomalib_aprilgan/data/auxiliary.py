@@ -121,7 +121,8 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _sampler(self) -> EpochSampler:
         trainer: Any = self.trainer
         rank, size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, self._seen, rank, size)
+        seen, self._seen = self._seen, 0  # another training with this data module begins anew
+        return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, seen, rank, size)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch with which a resumed training begins, and its images seen; Lightning keeps them in checkpoints."""
