@@ -120,3 +120,9 @@ def test_exported_models_find_the_same_distances(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     (actual,) = bank([queries])
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+
+
+def test_a_new_bank_is_empty() -> None:
+    bank = MemoryBank([8, 4])
+    assert bank.is_empty
+    assert [len(rows) for rows in bank.banks] == [0, 0]
