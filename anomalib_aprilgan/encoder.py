@@ -277,7 +277,7 @@ def _resize_input(visual: Any, image_size: int) -> None:
 
 
 def find_weights(backbone: str, pretrained: str) -> Path:
-    """The file that holds the weights ``pretrained``: a path, a tag of open_clip, which downloads it on need, or "demo".
+    """The file that holds the weights ``pretrained``, a path, "demo" or a tag of open_clip, which downloads on need.
 
     Raises:
         FileNotFoundError: If it is neither a file nor a tag of this backbone.

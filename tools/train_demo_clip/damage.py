@@ -140,8 +140,8 @@ def damage(picture: Array, rng: Rng) -> tuple[Array, Array]:
 
 
 def _contrast(rng: Rng, low: float, high: float) -> float:
-    """A change of brightness; the faint ones more often."""
-    return float(low + (high - low) * rng.random() ** 1.5)
+    """A change of brightness."""
+    return float(rng.uniform(low, high))
 
 
 def _shade(picture: Array, coverage: Array, strength: float | Array) -> Array:

@@ -33,7 +33,9 @@ def weave(side: int, rng: Rng) -> Drawn:
     period = rng.uniform(5, 22)
     warp, weft = np.cos(2 * np.pi * x / period), np.cos(2 * np.pi * y / (period * rng.uniform(0.7, 1.4)))
     over = np.sign(np.cos(np.pi * x / period) * np.cos(np.pi * y / period))
-    threads = np.where(over > 0, np.abs(warp), np.abs(weft)) if rng.random() < 0.5 else warp * weft + 0.3 * (warp + weft)
+    threads = (
+        np.where(over > 0, np.abs(warp), np.abs(weft)) if rng.random() < 0.5 else warp * weft + 0.3 * (warp + weft)
+    )
     return ["fabric", "weave", "canvas", "carpet"], _paint(_grainy(threads, rng), rng)
 
 

@@ -36,6 +36,7 @@ PHOTOGRAPHS = {
     "rocket.jpg": ["rocket", "launch pad"],
     "text.png": ["text", "writing"],
 }
+SURFACES = {"brick", "coins", "gravel", "tissue", "page", "cell", "fur"}  # seen more often than other photographs
 POOL_SIDE = 320
 N_DRAWN = 500
 N_SHUFFLED = 60
@@ -50,8 +51,11 @@ def make_pool(seed: int) -> list[Named]:
     for index in range(N_DRAWN):
         draw = DRAWINGS[index % len(DRAWINGS)]
         drawn.append(draw(POOL_SIDE, rng))
-    shuffled = [(["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)]
-    return photographs * 14 + drawn + shuffled
+    shuffled = [
+        (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)
+    ]
+    surfaces = [each for each in photographs if set(each[0]) & SURFACES]
+    return photographs * 3 + surfaces * 15 + drawn + shuffled
 
 
 def view(pool: list[Named], side: int, rng: Rng) -> tuple[str, Array]:

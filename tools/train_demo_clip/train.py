@@ -21,23 +21,25 @@ import numpy as np
 import torch
 from batches import Batches, Phase
 from model import Heads, encode_captions, encode_images, image_loss, patch_loss
+from numpy.typing import NDArray
 from open_clip.model import CLIP
 from pictures import make_pool
 from storage import save
-from words import learn_words
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from words import learn_words
 
 from anomalib_aprilgan.encoder import DEMO_CONFIG, IMAGE_MEAN, IMAGE_STD
 
-LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 150, 0.05
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 80, 0.05
 HEAD_SHARE = 0.5  # of each stage's own loss
 STAGES = [2, 4, 6, 8]
+LOG_EVERY, SAVE_EVERY = 50, 200  # steps
 PHASES = [
-    Phase(steps=2400, pairs=10, side=80),
-    Phase(steps=1100, pairs=8, side=112),
-    Phase(steps=260, pairs=4, side=224),
+    Phase(steps=2200, pairs=8, side=80),
+    Phase(steps=700, pairs=8, side=112),
+    Phase(steps=150, pairs=4, side=224),
 ]
 
 
@@ -62,38 +64,58 @@ def train(phases: list[Phase], seed: int, output: Path) -> None:
     seen = learn_words(clip, sorted({name for names, _ in pool for name in names}), seed)
     heads = Heads(STAGES, config["vision_cfg"]["width"], config["embed_dim"])
     batches = Batches(pool, phases, config["vision_cfg"]["patch_size"], seed)
-    optimizer = make_optimizer(clip, heads)
-    sums, begin = np.zeros(7), time.time()
-    grid = config["vision_cfg"]["image_size"] // config["vision_cfg"]["patch_size"]
-    for step, (pictures, shares, tokens) in enumerate(DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)):
+    optimizer, log = make_optimizer(clip, heads), Log()
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
+    for step, batch in enumerate(loader, start=1):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * schedule(step, len(batches))
-        room = grid - math.isqrt(shares.shape[1])
-        corner = tuple(torch.randint(room + 1, (2,)).tolist())
-        loss, figures = losses(clip, heads, pictures, shares, tokens, corner)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([*clip.visual.parameters(), *heads.parameters()], 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            clip.logit_scale.clamp_(0, math.log(100))
-        sums += figures
-        if (step + 1) % 50 == 0:
-            minutes, cpu = (time.time() - begin) / 60, time.process_time() / 60
-            image, last, *stages, right = sums / 50
-            print(
-                f"step {step + 1:5} | {minutes:5.1f} min, {cpu:5.1f} CPU min | loss image {image:.3f} last {last:.3f} "
-                f"stages {' '.join(f'{each:.3f}' for each in stages)} | state right {right:.3f} "
-                f"| scale {clip.logit_scale.exp().item():.1f}", flush=True,
-            )  # fmt: skip
-            sums[:] = 0
-        if (step + 1) % 200 == 0 or step + 1 == len(batches):
+            group["lr"] = LEARNING_RATE * schedule(step - 1, len(batches))
+        figures = learn(clip, heads, optimizer, batch)
+        log.add(step, figures, clip.logit_scale.exp().item())
+        if step % SAVE_EVERY == 0 or step == len(batches):
             save(clip.state_dict(), seen, output)
+
+
+def learn(
+    clip: CLIP, heads: Heads, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, Tensor, Tensor]
+) -> NDArray[np.float64]:
+    """One step; return the figures of the log."""
+    pictures, shares, tokens = batch
+    room = math.isqrt(len(clip.visual.positional_embedding) - 1) - math.isqrt(shares.shape[1])
+    row, column = torch.randint(room + 1, (2,)).tolist()
+    loss, figures = losses(clip, heads, pictures, shares, tokens, (row, column))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([*clip.visual.parameters(), *heads.parameters()], 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        clip.logit_scale.clamp_(0, math.log(100))
+    return figures
+
+
+class Log:
+    """Prints the means of 50 steps' figures."""
+
+    def __init__(self) -> None:
+        self.sums, self.begin = np.zeros(7), time.time()
+
+    def add(self, step: int, figures: NDArray[np.float64], scale: float) -> None:
+        """Count the figures of a step: losses of pictures, last tokens and stages, share of right states."""
+        self.sums += figures
+        if step % LOG_EVERY:
+            return
+        minutes, cpu = (time.time() - self.begin) / 60, time.process_time() / 60
+        image, last, *stages, right = self.sums / LOG_EVERY
+        print(
+            f"step {step:5} | {minutes:5.1f} min, {cpu:5.1f} CPU min | loss image {image:.3f} last {last:.3f} "
+            f"stages {' '.join(f'{each:.3f}' for each in stages)} | state right {right:.3f} | scale {scale:.1f}",
+            flush=True,
+        )
+        self.sums[:] = 0
 
 
 def losses(
     clip: CLIP, heads: Heads, pictures: Tensor, shares: Tensor, tokens: Tensor, corner: tuple[int, int]
-) -> tuple[Tensor, np.ndarray]:
+) -> tuple[Tensor, NDArray[np.float64]]:
     """The loss, and for the log its parts and the share of pictures nearer to the caption of their own state."""
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD))
     embeddings, maps = encode_images(clip.visual, heads, (pictures / 255 - mean) / std, corner)
@@ -129,6 +151,23 @@ def initialise(clip: CLIP) -> None:
     with torch.no_grad():
         weight.copy_(filters)
         clip.visual.positional_embedding.copy_(0.15 * _positions(*clip.visual.positional_embedding.shape))
+        for block in clip.visual.transformer.resblocks:
+            _look_near(block.attn)
+
+
+def _look_near(attention: nn.MultiheadAttention) -> None:
+    """Begin with attention of half the heads to alike and near patches (arXiv:2305.09828, section 3)."""
+    width, heads = attention.embed_dim, attention.num_heads
+    size = width // heads
+    query, key = attention.in_proj_weight[:width], attention.in_proj_weight[width : 2 * width]
+    for head in range(heads // 2):
+        rows = slice(head * size, (head + 1) * size)
+        u, s, v = torch.linalg.svd(0.7 * torch.randn(width, width) / math.sqrt(width) + 0.7 * torch.eye(width))
+        query[rows] = (u[:, :size] * s[:size].sqrt()).T
+        key[rows] = s[:size, None].sqrt() * v[:size]
+    u, s, v = torch.linalg.svd(0.4 * torch.randn(width, width) / math.sqrt(width) - 0.4 * torch.eye(width))
+    attention.in_proj_weight[2 * width :] = s[:, None].sqrt() * v
+    attention.out_proj.weight.copy_(u * s.sqrt())
 
 
 def _positions(n: int, width: int) -> Tensor:

@@ -45,7 +45,10 @@ def learn_words(clip: CLIP, names: list[str], seed: int) -> list[int]:
         schedule.step()
         if (step + 1) % 50 == 0:
             alike = (one[:WORDS_PER_STEP] * one[WORDS_PER_STEP:]).sum(-1).mean()
-            print(f"words, step {step + 1:4} | loss {loss.item():.3f} | cosine of the states {alike.item():.3f}", flush=True)
+            print(
+                f"words, step {step + 1:4} | loss {loss.item():.3f} | cosine of the states {alike.item():.3f}",
+                flush=True,
+            )
     for parameter in parameters:
         parameter.requires_grad_(False)
     return sorted(seen)
