@@ -52,6 +52,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ValueError(msg) from error
 
 
+def spread_token_rows(state: dict[str, Tensor], clip: Any) -> None:
+    """Make the token embedding whole in a state dict that holds only its rows ``token_embedding.ids``.
+
+    The demo's file leaves out tokens that its training never saw: 25 of 28 MB. They become zero, so that such a word
+    says nothing.
+    """
+    if "token_embedding.ids" in state:
+        ids, rows = state.pop("token_embedding.ids").long(), state.pop("token_embedding.rows")
+        embedding = torch.zeros(clip.token_embedding.weight.shape)
+        embedding[ids] = rows
+        state["token_embedding.weight"] = embedding
+
+
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False

@@ -23,16 +23,17 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_aprilgan.clip_weights import SkipInitialisation, read_state_dict
+from anomalib_aprilgan.clip_weights import SkipInitialisation, read_state_dict, spread_token_rows
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
 # Encoding the 420 prompts of one category at once would need more memory than the images do.
 SENTENCES_PER_PASS = 128
-# A small CLIP for demonstrations, which open_clip does not know.
+# A small CLIP for demonstrations, which open_clip does not know; trained by tools/train_demo_clip.
 DEMO = "demo"
 DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
+DEMO_WEIGHTS = Path(__file__).with_name("demo_clip.safetensors")
 
 
 def clip_config(backbone: str) -> dict[str, Any]:
@@ -88,8 +89,9 @@ class ClipEncoder(nn.Module):
 
     Args:
         backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
-        pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), or None for random
-            weights, which are the same every time, so that a checkpoint without them can be loaded again.
+        pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), "demo" for the
+            weights of the backbone "demo", or None for random weights, which are the same every time, so that a
+            checkpoint without them can be loaded again.
         image_size: Height and width of the images in pixels.
         layers: 1-based numbers of the tapped layers (blocks of a ViT, stages of a CNN). None: four equal stages.
         quick_gelu: Use the sigmoid approximation of GELU. Differs: OpenAI's weights were trained with it, but the
@@ -291,12 +293,14 @@ def _resize_input(visual: Any, image_size: int) -> None:
 
 
 def find_weights(backbone: str, pretrained: str) -> Path:
-    """The file that holds the weights ``pretrained``, a path or a tag of open_clip, which downloads it on need.
+    """The file that holds the weights ``pretrained``, a path, "demo" or a tag of open_clip, which downloads on need.
 
     Raises:
         FileNotFoundError: If it is neither a file nor a tag of this backbone.
         ConnectionError: If the download fails.
     """
+    if backbone == pretrained == DEMO:
+        return DEMO_WEIGHTS
     if Path(pretrained).is_file():
         return Path(pretrained)
     tag = open_clip.get_pretrained_cfg(backbone, pretrained)
@@ -320,6 +324,7 @@ def _load(clip: Any, path: Path, backbone: str) -> None:
     # OpenAI's files are in half precision, in which the positions must not be resized.
     state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
     try:
+        spread_token_rows(state, clip)
         if hasattr(factory, "convert_state_dict"):  # open_clip 3.x: checkpoints of other projects
             state = factory.convert_state_dict(clip, state)
         if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):

@@ -86,7 +86,10 @@ def test_wheel_content(wheel):
         entry_points = archive.read(f"anomalib_aprilgan-{__version__}.dist-info/entry_points.txt").decode()
     package = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "anomalib_aprilgan").rglob("*.py")}
     published = {f"anomalib_aprilgan/comparison/{name}.csv" for name in ("published", "vand2023")}
-    assert package | published | {"anomalib_aprilgan/py.typed", "anomalib_aprilgan/prompts.yaml"} | HOOK_FILES <= names
+    data = {
+        f"anomalib_aprilgan/{name}" for name in ("py.typed", "prompts.yaml", "demo_clip.json", "demo_clip.safetensors")
+    }
+    assert package | published | data | HOOK_FILES <= names
     assert {name.split("/")[0] for name in names} - HOOK_FILES == {
         "anomalib_aprilgan",
         f"anomalib_aprilgan-{__version__}.dist-info",

@@ -32,9 +32,11 @@ PHOTOGRAPHS = {
     "tissue": ("ihc.png", 0.75),
 }
 CATEGORIES = sorted(PHOTOGRAPHS)
+# Left, top, right and bottom of what is used of a photograph: the retina's is round, and black outside.
+USED = {"retina.jpg": (184, 263, 1224, 1143)}
 IMAGE_SIDE = 224
 N_TRAIN, N_TEST_GOOD, N_TEST_DEFECTIVE = 20, 30, 30
-VERSION = 1
+VERSION = 2
 MANIFEST = "aprilgan_demo.json"
 
 
@@ -131,7 +133,7 @@ def _make_category(folder: Path, category: str, rng: np.random.Generator) -> Non
 def _read_photograph(name: str) -> Image.Image:
     """A photograph in scikit-image's package as RGB; its own loaders would download what is missing."""
     with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
-        return image.convert("RGB")
+        return image.convert("RGB").crop(USED.get(name, (0, 0, *image.size)))
 
 
 def _view(photograph: Image.Image, scale: float, rng: np.random.Generator) -> Picture:

@@ -1,0 +1,223 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""The quality gate: how well the demo's CLIP finds defects on categories whose pictures nothing was trained on.
+
+The floors are a little below what README.md reports. Each part of the method is broken once, and the gate must notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+from torch import Tensor
+
+from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
+from anomalib_aprilgan.adapters import StageAdapters
+from anomalib_aprilgan.comparison.metrics import rank
+from anomalib_aprilgan.data import demo
+from anomalib_aprilgan.torch_model import AprilGanModel, peak
+
+AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
+HELD_OUT = ["grass", "moon", "retina", "stars"]
+K_SHOT = 4
+FLOORS = {
+    "zero-shot image AUROC": 0.0,
+    "zero-shot pixel AUROC": 0.0,
+    "zero-shot pixel F1-max": 0.0,
+    "4-shot image AUROC": 0.0,
+    "4-shot pixel AUROC": 0.0,
+    **{f"stage {stage} zero-shot pixel AUROC": 0.0 for stage in (1, 2, 3, 4)},
+    **{f"stage {stage} 4-shot pixel AUROC": 0.0 for stage in (1, 2, 3, 4)},
+}
+Figures = dict[str, float]
+
+
+@dataclass
+class Category:
+    """What the encoder says about a category's images: references first, then the test images; labels and masks."""
+
+    name: str
+    encoded: list[Tensor]  # embedding (K + B, E) and four stages (K + B, N, D)
+    labels: np.ndarray
+    masks: np.ndarray
+
+
+class Replay:
+    """Stands for the encoder's forward pass: an image is its number among those that were encoded before."""
+
+    encoded: list[Tensor]
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embeddings and stages of the images (B, 1, 1, 1), numbers."""
+        numbers = images.flatten().long()
+        embedding, *stages = (each[numbers] for each in self.encoded)
+        return embedding, stages
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("demo") / "data")
+
+
+def make_data(root: Path) -> Path:
+    demo.make_demo_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> AprilGanModel:
+    """The demo's CLIP with adapters trained on the auxiliary categories, as configs/demo.yaml does it."""
+    module = AprilGan("demo", "demo", 224, adapters=None, evaluator=False, visualizer=False)
+    data = AuxiliaryDataModule(DemoDataModule(root), categories=AUXILIARY, num_workers=0)
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    folder = tmp_path_factory.mktemp("run")
+    Engine(max_epochs=3, limit_val_batches=0, default_root_dir=folder, **options).fit(module, datamodule=data)
+    return module.model.eval()
+
+
+@pytest.fixture(scope="module")
+def categories(model: AprilGanModel, root: Path) -> list[Category]:
+    return [encode(model, root, name) for name in HELD_OUT]
+
+
+def encode(model: AprilGanModel, root: Path, name: str) -> Category:
+    transform = AprilGan.configure_pre_processor((224, 224)).transform
+    data = DemoDataModule(root, name)
+    data.setup()
+    items = [*(data.train_data[index] for index in range(K_SHOT)), *data.test_data]
+    images = torch.stack([transform(item.image) for item in items])
+    with torch.no_grad():
+        parts = [(embedding, *stages) for embedding, stages in map(model.encoder, images.split(8))]
+    masks = np.stack([item.gt_mask.numpy().astype(bool) for item in items[K_SHOT:]])
+    return Category(name, [torch.cat(part) for part in zip(*parts, strict=True)], masks.any(axis=(1, 2)), masks)
+
+
+@pytest.fixture
+def replayed(model: AprilGanModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[AprilGanModel]:
+    """The model, reading what was encoded instead of images; whatever is broken is whole again afterwards."""
+    whole = {name: tensor.clone() for name, tensor in model.adapters.state_dict().items()}
+    monkeypatch.setattr(model.encoder, "forward", Replay())
+    yield model
+    model.adapters.load_state_dict(whole)
+
+
+def measure(model: AprilGanModel, categories: list[Category], spoil: Callable = lambda _model: None) -> Figures:
+    """Means over the categories of all figures of the gate; `spoil` breaks the model after each setup."""
+    rows = [figures(model, category, spoil) for category in categories]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def figures(model: AprilGanModel, category: Category, spoil: Callable) -> Figures:
+    model.encoder.forward.encoded = category.encoded
+    numbers = torch.arange(K_SHOT + len(category.labels)).view(-1, 1, 1, 1).float()
+    values: Figures = {}
+    for shots, name in ((0, "zero-shot"), (K_SHOT, "4-shot")):
+        model.setup(category.name, numbers[:shots] if shots else None)
+        spoil(model)
+        with torch.no_grad():
+            pieces = [model.score_and_map(images) for images in numbers[K_SHOT:].split(8)]
+            stages = [stage_scores(model, images) for images in numbers[K_SHOT:].split(8)]
+        text, maps = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+        if shots:
+            model.set_score_bounds(peak(maps))
+        scores = model.image_score(text, peak(maps))
+        pixels = rank(maps[:, ::2, ::2].flatten().numpy(), category.masks[:, ::2, ::2].flatten())
+        values[f"{name} image AUROC"] = rank(scores.numpy(), category.labels).auroc()
+        values[f"{name} pixel AUROC"] = pixels.auroc()
+        values[f"{name} pixel F1-max"] = pixels.f1_max()
+        for stage, patches in enumerate(map(torch.cat, zip(*stages, strict=True)), start=1):
+            values[f"stage {stage} {name} pixel AUROC"] = rank(patches.flatten().numpy(), by_patch(category)).auroc()
+    return values
+
+
+def stage_scores(model: AprilGanModel, images: Tensor) -> list[Tensor]:
+    """Per stage, how abnormal each patch (B, N) is: to the adapters, and with references to the memory bank alone."""
+    _, stages = model.encoder(images)
+    if not model.memory.is_empty:
+        return model.memory(stages)
+    normal, abnormal = model.text_features
+    return [torch.cosine_similarity(tokens, abnormal, -1) - torch.cosine_similarity(tokens, normal, -1)
+            for tokens in model.adapters(stages)]  # fmt: skip
+
+
+def by_patch(category: Category) -> np.ndarray:
+    """Whether a tenth of each patch is defective, (B * N,)."""
+    patches = category.masks.reshape(len(category.masks), 28, 8, 28, 8)
+    return (patches.mean(axis=(2, 4)) > 0.1).flatten()
+
+
+def failures(values: Figures) -> list[str]:
+    """The figures that the gate lets nobody pass with."""
+    return [f"{name} {values[name]:.3f} < {floor}" for name, floor in FLOORS.items() if not values[name] >= floor]
+
+
+def test_quality(replayed: AprilGanModel, categories: list[Category]) -> None:
+    assert failures(measure(replayed, categories)) == []
+
+
+# --- the gate notices what is broken ---
+
+
+def test_gate_notices_untrained_adapters(replayed: AprilGanModel, categories: list[Category]) -> None:
+    trained = measure(replayed, categories)["zero-shot pixel F1-max"]
+    untrained = StageAdapters(replayed.encoder.widths, replayed.encoder.embed_dim)
+    replayed.adapters.load_state_dict(untrained.state_dict())
+    values = measure(replayed, categories)
+    assert trained - values["zero-shot pixel F1-max"] > 0.10
+    assert [name for name in failures(values) if "F1-max" in name]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_gate_notices_a_broken_stage(replayed: AprilGanModel, categories: list[Category], stage: int) -> None:
+    """Its tokens come transposed: right values at wrong places."""
+
+    def transposed(tokens: Tensor) -> Tensor:
+        return tokens.unflatten(1, (28, 28)).transpose(1, 2).flatten(1, 2)
+
+    broken = [
+        Category(each.name, [transposed(part) if number == stage else part for number, part in enumerate(each.encoded)],
+                 each.labels, each.masks)
+        for each in categories
+    ]  # fmt: skip
+    found = failures(measure(replayed, broken))
+    assert any(name.startswith(f"stage {stage} zero-shot") for name in found)
+    assert any(name.startswith(f"stage {stage} 4-shot") for name in found)
+
+
+def test_gate_notices_swapped_prompts(replayed: AprilGanModel, categories: list[Category]) -> None:
+    def spoil(model: AprilGanModel) -> None:
+        model.text_features = model.text_features.flip(0)
+
+    assert any("zero-shot image AUROC" in name for name in failures(measure(replayed, categories, spoil)))
+
+
+def test_gate_notices_prompts_without_states(
+    replayed: AprilGanModel, categories: list[Category], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stateless = replace(replayed.prompts, abnormal_states=["{}", "another {}"])
+    monkeypatch.setattr(replayed, "prompts", stateless)
+    assert any("zero-shot image AUROC" in name for name in failures(measure(replayed, categories)))
+
+
+def test_gate_notices_an_empty_memory_bank(replayed: AprilGanModel, categories: list[Category]) -> None:
+    found = failures(measure(replayed, categories, lambda model: model.memory.clear()))
+    assert any("4-shot image AUROC" in name or "4-shot pixel AUROC" in name for name in found)
+
+
+def test_gate_notices_a_memory_bank_of_other_images(replayed: AprilGanModel, categories: list[Category]) -> None:
+    """References of another category."""
+
+    def exchanged(one: Category, other: Category) -> Category:
+        encoded = [
+            torch.cat([theirs[:K_SHOT], own[K_SHOT:]]) for own, theirs in zip(one.encoded, other.encoded, strict=True)
+        ]
+        return Category(one.name, encoded, one.labels, one.masks)
+
+    strangers = [exchanged(one, other) for one, other in zip(categories, categories[1:] + categories[:1], strict=True)]
+    assert any("4-shot" in name for name in failures(measure(replayed, strangers)))
