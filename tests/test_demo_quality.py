@@ -27,13 +27,20 @@ AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
 K_SHOT = 4
 FLOORS = {
-    "zero-shot image AUROC": 0.0,
-    "zero-shot pixel AUROC": 0.0,
-    "zero-shot pixel F1-max": 0.0,
-    "4-shot image AUROC": 0.0,
-    "4-shot pixel AUROC": 0.0,
-    **{f"stage {stage} zero-shot pixel AUROC": 0.0 for stage in (1, 2, 3, 4)},
-    **{f"stage {stage} 4-shot pixel AUROC": 0.0 for stage in (1, 2, 3, 4)},
+    "zero-shot image AUROC": 0.64,
+    "zero-shot pixel AUROC": 0.79,
+    "zero-shot pixel F1-max": 0.35,
+    "4-shot image AUROC": 0.68,
+    "4-shot pixel AUROC": 0.77,
+    "4-shot pixel F1-max": 0.38,
+    # Without stage 1: the demo's CLIP knows so little there that its adapter is at chance.
+    "stage 2 zero-shot pixel AUROC": 0.77,
+    "stage 3 zero-shot pixel AUROC": 0.74,
+    "stage 4 zero-shot pixel AUROC": 0.74,
+    "stage 1 4-shot pixel AUROC": 0.70,
+    "stage 2 4-shot pixel AUROC": 0.70,
+    "stage 3 4-shot pixel AUROC": 0.68,
+    "stage 4 4-shot pixel AUROC": 0.64,
 }
 Figures = dict[str, float]
 
@@ -186,7 +193,7 @@ def test_gate_notices_a_broken_stage(replayed: AprilGanModel, categories: list[C
         for each in categories
     ]  # fmt: skip
     found = failures(measure(replayed, broken))
-    assert any(name.startswith(f"stage {stage} zero-shot") for name in found)
+    assert stage == 1 or any(name.startswith(f"stage {stage} zero-shot") for name in found)
     assert any(name.startswith(f"stage {stage} 4-shot") for name in found)
 
 
