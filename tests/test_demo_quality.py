@@ -93,6 +93,13 @@ def categories(model: AprilGanModel, root: Path) -> list[Category]:
     return [encode(model, root, name) for name in HELD_OUT]
 
 
+@pytest.fixture(scope="module")
+def rounded(model: AprilGanModel, root: Path) -> list[Category]:
+    """The first two categories, encoded in bfloat16."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return [encode(model, root, name) for name in HELD_OUT[:2]]
+
+
 def encode(model: AprilGanModel, root: Path, name: str) -> Category:
     transform = AprilGan.configure_pre_processor((224, 224)).transform
     data = DemoDataModule(root, name)
@@ -166,6 +173,17 @@ def failures(values: Figures) -> list[str]:
 
 def test_quality(replayed: AprilGanModel, categories: list[Category]) -> None:
     assert failures(measure(replayed, categories)) == []
+
+
+def test_bfloat16_ranks_as_float32(
+    replayed: AprilGanModel, categories: list[Category], rounded: list[Category]
+) -> None:
+    """What --trainer.precision bf16-mixed changes, encoder, adapters and search included."""
+    full = measure(replayed, categories[: len(rounded)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = measure(replayed, rounded)
+    for name in (f"{shots} {what} AUROC" for shots in ("zero-shot", "4-shot") for what in ("image", "pixel")):
+        assert mixed[name] == pytest.approx(full[name], abs=0.005), name
 
 
 # --- the gate notices what is broken ---
