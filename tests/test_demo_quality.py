@@ -172,12 +172,11 @@ def test_quality(replayed: AprilGanModel, categories: list[Category]) -> None:
 
 
 def test_gate_notices_untrained_adapters(replayed: AprilGanModel, categories: list[Category]) -> None:
-    trained = measure(replayed, categories)["zero-shot pixel F1-max"]
     untrained = StageAdapters(replayed.encoder.widths, replayed.encoder.embed_dim)
     replayed.adapters.load_state_dict(untrained.state_dict())
     values = measure(replayed, categories)
-    assert trained - values["zero-shot pixel F1-max"] > 0.10
-    assert [name for name in failures(values) if "F1-max" in name]
+    # What is asked of training: ten points more.
+    assert values["zero-shot pixel F1-max"] < FLOORS["zero-shot pixel F1-max"] - 0.10
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
