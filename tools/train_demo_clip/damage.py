@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Rng = np.random.Generator
+LARGEST = 0.18  # radius of a spot in parts of the side: most of a picture must stay as it was, or nothing stands out
 SHIFT = 4  # cv2 draws with 4 fractional bits
 cv2.setNumThreads(0)  # its threads do not survive the fork of a loader
 
@@ -71,18 +72,18 @@ def missing(picture: Array, rng: Rng) -> tuple[Array, Array]:
 
 
 def smear(picture: Array, rng: Rng) -> tuple[Array, Array]:
-    """A spot wiped in one direction, or out of focus."""
-    length = int(rng.integers(9, 36))
-    kernel = np.zeros((length, length), np.float32)
-    angle = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
-    reach = np.array([np.cos(angle), np.sin(angle)]) * length / 2
-    ends = [tuple(int(v) for v in np.round(length / 2 - 0.5 + sign * reach)) for sign in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0, 1)
-    taper = cv2.getGaussianKernel(length, length / 4).astype(np.float32)
-    wiped = cv2.filter2D(picture, -1, kernel * taper * taper.T / (kernel * taper * taper.T).sum())
-    if rng.random() < 0.2:
+    """A spot wiped in one direction, or out of focus: its grain is gone too."""
+    spread = rng.uniform(4, 12)
+    length = 2 * int(2 * spread) + 1
+    along = cv2.getGaussianKernel(length, spread)
+    across = cv2.getGaussianKernel(length, rng.uniform(0.3, 0.8))
+    angle = rng.choice([0, 90, rng.uniform(0, 180)])
+    turn = cv2.getRotationMatrix2D((length // 2, length // 2), angle, 1.0)
+    kernel = cv2.warpAffine(across @ along.T, turn, (length, length))
+    wiped = cv2.filter2D(picture, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+    if rng.random() < 0.15:
         wiped = cv2.GaussianBlur(picture, (0, 0), rng.uniform(2, 5))
-    return _where_it_shows(picture, wiped, rng, (10, 32))
+    return _where_it_shows(picture, wiped, rng, (10, 30))
 
 
 def misplaced(picture: Array, rng: Rng) -> tuple[Array, Array]:
@@ -121,7 +122,7 @@ def specks(picture: Array, rng: Rng) -> tuple[Array, Array]:
 
 
 DAMAGES: dict[Callable[[Array, Rng], tuple[Array, Array]], float] = {
-    scratch: 5, scratches: 1, crack: 1, stain: 5, hole: 3.5, missing: 1, smear: 4.5, misplaced: 1, bend: 1,
+    scratch: 5, scratches: 1, crack: 1, stain: 5, hole: 3.5, missing: 1, smear: 6, misplaced: 0.5, bend: 0.5,
     wrong_colour: 1, specks: 1,
 }  # fmt: skip
 
@@ -137,6 +138,15 @@ def damage(picture: Array, rng: Rng) -> tuple[Array, Array]:
         if mask.sum() > 25 and np.abs(damaged - picture).mean(-1)[mask].mean() > 0.035:
             break
     return damaged, mask.astype(np.float32)
+
+
+def damage_often(picture: Array, rng: Rng) -> tuple[Array, Array]:
+    """The picture damaged in one to three places, and where."""
+    mask = np.zeros(picture.shape[:2], np.float32)
+    for _ in range(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])):
+        picture, more = damage(picture, rng)
+        mask = np.maximum(mask, more)
+    return picture, mask
 
 
 def _contrast(rng: Rng, low: float, high: float) -> float:
@@ -158,7 +168,7 @@ def _mix(picture: Array, other: Array, coverage: Array) -> Array:
 def _where_it_shows(picture: Array, other: Array, rng: Rng, radius: tuple[float, float]) -> tuple[Array, Array]:
     """The other picture in a spot where it differs."""
     change = np.abs(other - picture).mean(-1)
-    spots = [_blob(picture.shape[0], rng, radius, blur=rng.uniform(1, 3)) for _ in range(3)]
+    spots = [_blob(picture.shape[0], rng, radius, blur=rng.uniform(1, 3)) for _ in range(6)]
     spot = max(spots, key=lambda each: float((each * change).sum() / (each.sum() + 1e-6)))
     return _mix(picture, other, spot), spot
 
@@ -187,10 +197,11 @@ def _line(side: int, rng: Rng, width: float, wobble: float, steps: int = 4) -> A
 
 
 def _blob(side: int, rng: Rng, radius: tuple[float, float], blur: float) -> Array:
-    """A soft ellipse or ragged polygon in [0, 1]; radius and blur in pixels."""
+    """A soft ellipse or ragged polygon in [0, 1]; radius and blur in pixels, smaller ones in small pictures."""
     canvas = np.zeros((side, side), np.uint8)
     center = rng.uniform(0.1, 0.9, 2) * side
-    radii, angle = rng.uniform(*radius, 2), rng.uniform(0, 360)
+    share = min(1.0, LARGEST * side / radius[1])
+    radii, angle = rng.uniform(radius[0] * (1 + share) / 2, radius[1] * share, 2), rng.uniform(0, 360)
     if rng.random() < 0.65:
         cv2.ellipse(canvas, (tuple(map(float, center)), tuple(map(float, 2 * radii)), float(angle)), 255, -1)
     else:

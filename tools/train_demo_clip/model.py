@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The CLIP in training: its tokens at a smaller size, its captions without padding, and the contrastive losses."""
+"""The CLIP in training: its tokens at a smaller size, its captions without padding, and the losses."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ import math
 from typing import Any
 
 import torch
+from batches import twins
 from open_clip import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from anomalib_aprilgan.scores import LOGIT_SCALE
+
 DAMAGED = 0.1  # share of a patch from which on it counts as damaged
+SCALE = torch.tensor(LOGIT_SCALE)
+STAGES = [2, 4, 6, 8]
+NAME_SHARE = 0.2  # of the loss among the captions of all things: there is little time to learn names
 
 clip_loss = ClipLoss()
 
 
 class Heads(nn.Module):
-    """Linear maps of the stages' raw tokens into the joint space; they help to train and are thrown away then."""
+    """What each stage needs to be trained by itself, and is thrown away then.
 
-    def __init__(self, stages: list[int], width: int, embed_dim: int) -> None:
+    That is a linear map of its tokens into the joint space, which begins as the network's own last one, and scale and
+    threshold of the similarity to reference tokens.
+    """
+
+    def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.stages = stages
-        self.maps = nn.ModuleList(nn.Linear(width, embed_dim) for _ in stages)
+        width, embed_dim = visual.proj.shape
+        self.maps = nn.ModuleList(nn.Linear(width, embed_dim) for _ in STAGES)
+        with torch.no_grad():
+            for each in self.maps:
+                each.weight.copy_(visual.proj.T)
+                each.bias.copy_(visual.ln_post.bias @ visual.proj)
+        self.log_scale = nn.Parameter(torch.full((len(STAGES),), math.log(10)))
+        self.threshold = nn.Parameter(torch.full((len(STAGES),), 0.7))
 
 
-def encode_images(visual: Any, heads: Heads, images: Tensor, corner: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-    """Embeddings (B, E), and patch tokens (B, N, E) in the joint space: the last ones, then those of each head.
+def encode_images(visual: Any, images: Tensor, corner: tuple[int, int]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Embeddings (B, E), last patch tokens (B, N, E) in the joint space, and the stages' raw ones (B, N, D).
 
     Images smaller than the network's own size are seen as a part of such an image that begins at patch `corner`.
     """
@@ -40,13 +56,13 @@ def encode_images(visual: Any, heads: Heads, images: Tensor, corner: tuple[int, 
     x = patches.flatten(2).transpose(1, 2) + window.flatten(0, 1)
     x = torch.cat([(visual.class_embedding + positions[0]).expand(len(x), 1, -1), x], dim=1)
     x = visual.ln_pre(x)
-    tapped = []
+    stages = []
     for number, block in enumerate(visual.transformer.resblocks, start=1):
         x = block(x)
-        if number in heads.stages:
-            tapped.append(heads.maps[heads.stages.index(number)](x[:, 1:]))
+        if number in STAGES:
+            stages.append(x[:, 1:])
     x = visual.ln_post(x) @ visual.proj
-    return x[:, 0], [x[:, 1:], *tapped]
+    return x[:, 0], x[:, 1:], stages
 
 
 def encode_captions(clip: Any, tokens: Tensor) -> Tensor:
@@ -58,39 +74,60 @@ def encode_captions(clip: Any, tokens: Tensor) -> Tensor:
     return clip.ln_final(x)[torch.arange(len(x)), ends] @ clip.text_projection
 
 
-def image_loss(embeddings: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+def image_loss(embeddings: Tensor, text: Tensor) -> Tensor:
     """open_clip's contrastive loss of pictures and captions (2 n, E), and the same among a thing's two states."""
     embeddings = F.normalize(embeddings, dim=-1)
-    lean = state_lean(embeddings[:, None], text, scale)[:, 0]
+    lean = state_lean(embeddings[:, None], text)[:, 0]
     target = torch.arange(2).repeat_interleave(len(lean) // 2).float()
-    return clip_loss(embeddings, text, scale) + F.binary_cross_entropy_with_logits(lean, target)
+    return NAME_SHARE * clip_loss(embeddings, text, SCALE) + 2 * F.binary_cross_entropy_with_logits(lean, target)
 
 
-def patch_loss(tokens: Tensor, shares: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+def patch_loss(tokens: Tensor, shares: Tensor, text: Tensor) -> Tensor:
     """The same for patches: a damaged one and a sound one of each thing among all captions, all among its two states.
 
     Args:
         tokens: Patch tokens in the joint space (2 n, N, E), those of damaged pictures last.
         shares: How much of each patch is damaged, (n, N).
         text: Unit embeddings of the captions (2 n, E).
-        scale: Factor of the cosines.
     """
     tokens = F.normalize(tokens, dim=-1)
-    lean = state_lean(tokens, text, scale)
+    lean = state_lean(tokens, text)
     n = len(shares)
-    hit = (shares >= DAMAGED).float()
-    damaged = (F.softplus(-lean[n:]) * hit).sum() / hit.sum().clamp(min=1)
-    twin = (F.softplus(lean[:n]) * hit).sum() / hit.sum().clamp(min=1)
-    sound = torch.cat([F.softplus(lean[:n])[hit == 0], F.softplus(lean[n:])[shares == 0]]).mean()
+    hit = shares >= DAMAGED
+    damaged = mean(F.softplus(-lean[n:])[hit])
+    before = mean(F.softplus(lean[: twins(n)])[hit[: twins(n)]])  # the damaged places of twins, without the damage
+    sound = mean(torch.cat([F.softplus(lean[:n]).flatten(), F.softplus(lean[n:])[shares == 0]]))
     things = torch.arange(n)
-    pair = torch.cat([tokens[things, _draw(1 - hit)], tokens[n + things, _draw(hit)]])
-    return damaged + 0.25 * twin + 0.75 * sound + 0.25 * clip_loss(pair, text, scale)
+    pair = torch.cat([tokens[things, _draw(~hit)], tokens[n + things, _draw(hit)]])
+    return damaged + 0.25 * before + 0.75 * sound + 0.25 * NAME_SHARE * clip_loss(pair, text, SCALE)
 
 
-def state_lean(tokens: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+def memory_loss(heads: Heads, stages: list[Tensor], shares: Tensor) -> Tensor:
+    """Sound tokens are like the nearest one of another place of the thing, damaged ones are not: mean over the stages.
+
+    Twins are left out: there the same place would be the nearest.
+    """
+    n = len(shares)
+    first = twins(n)
+    hit, sound = shares[first:] >= DAMAGED, shares[first:] == 0
+    losses = []
+    for number, tokens in enumerate(stages):
+        references, queries = F.normalize(tokens, dim=-1).split(n)
+        nearest = (queries[first:] @ references[first:].mT).amax(dim=-1)
+        logits = heads.log_scale[number].exp() * (heads.threshold[number] - nearest)
+        losses.append(mean(F.softplus(-logits)[hit]) + mean(F.softplus(logits)[sound]))
+    return torch.stack(losses).mean()
+
+
+def state_lean(tokens: Tensor, text: Tensor) -> Tensor:
     """Logits (2 n, N) of the damaged against the normal caption of each one's own thing: the loss for two captions."""
     normal, damaged = text.chunk(2)
-    return scale * torch.einsum("bne,be->bn", tokens, (damaged - normal).repeat(2, 1))
+    return SCALE * torch.einsum("bne,be->bn", tokens, (damaged - normal).repeat(2, 1))
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of the values, 0 if there are none."""
+    return values.sum() / max(1, values.numel())
 
 
 def _draw(wanted: Tensor) -> Tensor:

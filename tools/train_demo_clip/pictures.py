@@ -55,27 +55,31 @@ def make_pool(seed: int) -> list[Named]:
         (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)
     ]
     surfaces = [each for each in photographs if set(each[0]) & SURFACES]
-    return photographs * 3 + surfaces * 15 + drawn + shuffled
+    return photographs * 8 + surfaces * 20 + drawn + shuffled
 
 
-def view(pool: list[Named], side: int, rng: Rng) -> tuple[str, Array]:
-    """A name and a view (side, side, 3), float32 in [0, 1], of a picture of the pool; sometimes of two in one."""
+def views(pool: list[Named], side: int, rng: Rng) -> tuple[str, Array, Array]:
+    """A name and two views (side, side, 3), float32 in [0, 1], of one picture of the pool; sometimes of two in one.
+
+    They are grainy, so that damage which wipes a smooth surface leaves a trace.
+    """
     names, picture = pool[rng.integers(len(pool))]
     seen = _look(picture, side, rng)
     if rng.random() < 0.2:
         share = rng.uniform(0.3, 0.7)
         seen = share * seen + (1 - share) * _look(pool[rng.integers(len(pool))][1], side, rng)
-    return str(names[rng.integers(len(names))]), _recolour(seen.astype(np.float32), rng)
+    seen = _recolour(seen.astype(np.float32), rng)
+    seen = np.clip(_noisy(seen, rng.uniform(0.003, 0.02), rng), 0, 1)
+    return str(names[rng.integers(len(names))]), seen[:, :side], seen[:, side:]
 
 
 def light_and_noise(picture: Array, rng: Rng) -> Array:
-    """The picture under another light, with noise."""
+    """The picture under another light, every other one with a camera's noise."""
     side = picture.shape[0]
     slope = np.linspace(-1, 1, side)
     a, b, c = rng.uniform(-0.06, 0.06, 3)
     light = (1 + a + b * slope + c * slope[:, None])[..., None]
-    noise = rng.standard_normal(picture.shape, dtype=np.float32) * rng.uniform(0, 0.02)
-    return np.clip(picture * light + noise, 0, 1).astype(np.float32)
+    return np.clip(_noisy(picture * light, max(0, rng.uniform(-0.006, 0.006)), rng), 0, 1).astype(np.float32)
 
 
 def _read(name: str) -> NDArray[np.uint8]:
@@ -88,7 +92,7 @@ def _read(name: str) -> NDArray[np.uint8]:
 
 def _shuffled(picture: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
     """A texture with the spectrum of a part of the picture: its Fourier phases are shifted at random."""
-    part = _look(picture, POOL_SIDE, rng) - 0.5
+    part = _look(picture, POOL_SIDE, rng)[:, :POOL_SIDE] - 0.5
     noise = np.fft.rfft2(rng.standard_normal(part.shape[:2]))
     phases = noise / (np.abs(noise) + 1e-9)
     new = np.fft.irfft2(np.fft.rfft2(part, axes=(0, 1)) * phases[..., None], s=part.shape[:2], axes=(0, 1))
@@ -96,20 +100,31 @@ def _shuffled(picture: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
 
 
 def _look(picture: NDArray[np.uint8], side: int, rng: Rng) -> Array:
-    """A view under a random angle and zoom, flipped at random."""
-    height, width = picture.shape[:2]
+    """Two views side by side, of other places under almost the same random angle and zoom; flipped at random."""
     zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(1.4))))  # pixels of the picture per pixel of the view
+    angle, flip = rng.uniform(-0.15, 0.15) + rng.integers(4) * np.pi / 2, float(rng.choice([-1, 1]))
+    places = [_place(picture, side, zoom * rng.uniform(0.92, 1.08), angle + rng.uniform(-0.08, 0.08), flip, rng)
+              for _ in range(2)]  # fmt: skip
+    return np.concatenate(places, axis=1).astype(np.float32) / 255
+
+
+def _place(
+    picture: NDArray[np.uint8], side: int, zoom: float, angle: float, flip: float, rng: Rng
+) -> NDArray[np.uint8]:
+    """A view of a random place."""
+    height, width = picture.shape[:2]
     zoom = min(zoom, min(height, width) / side)
-    angle = rng.uniform(-0.15, 0.15) + rng.integers(4) * np.pi / 2
-    flip = rng.choice([-1, 1])
     half = zoom * side / 2
     center = [rng.uniform(min(half, size / 2), max(size - half, size / 2)) for size in (width, height)]
     along, across = zoom * np.cos(angle), zoom * np.sin(angle)
     matrix = np.array([[along * flip, -across, 0], [across * flip, along, 0]])
     matrix[:, 2] = center - matrix[:, :2] @ [side / 2, side / 2]
     flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_AREA if zoom > 1.5 else cv2.INTER_LINEAR)
-    seen = cv2.warpAffine(picture, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT)
-    return seen.astype(np.float32) / 255
+    return cv2.warpAffine(picture, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT)
+
+
+def _noisy(picture: Array, deviation: float, rng: Rng) -> Array:
+    return picture + rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(deviation)
 
 
 def _recolour(picture: Array, rng: Rng) -> Array:

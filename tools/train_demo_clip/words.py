@@ -12,12 +12,11 @@ import numpy as np
 import open_clip
 import torch
 from captions import ARBITRARY, GENERIC, caption
-from model import clip_loss, encode_captions
+from model import SCALE, clip_loss, encode_captions
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
 STEPS, WORDS_PER_STEP, LEARNING_RATE = 250, 24, 1e-3
-SCALE = torch.tensor(8.0)
 
 
 def learn_words(clip: CLIP, names: list[str], seed: int) -> list[int]:
