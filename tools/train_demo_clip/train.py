@@ -59,6 +59,9 @@ def train(phases: list[Phase], seed: int, output: Path) -> None:
     """Train through all phases; the file is written anew every few minutes."""
     config = json.loads(DEMO_CONFIG.read_text())
     clip = CLIP(**config)
+    if not getattr(clip.transformer, "batch_first", False):
+        msg = "This script needs an open_clip whose blocks take (B, N, D): pip install 'open_clip_torch>=3,<4'."
+        raise SystemExit(msg)
     initialise(clip)
     pool = make_pool(seed)
     seen = learn_words(clip, sorted({name for names, _ in pool for name in names}), seed)
