@@ -57,7 +57,8 @@ def leanings(model: AprilGanModel, class_name: str, images: Tensor) -> list[Lean
     features = mean_direction(sentences.unflatten(0, (-1, len(prompts.templates))))
     embedding = torch.cat([model.encoder(image.unsqueeze(0))[0] for image in images]).float()
     probabilities = (LOGIT_SCALE * F.normalize(embedding, dim=-1) @ features.mT).softmax(dim=-1)
-    scores = text_score(embedding, text_features(sentences[: len(normal)], sentences[len(normal) :]))
+    states = text_features(sentences[: len(normal)], sentences[len(normal) :])
+    scores = [text_score(row, states) for row in embedding.split(1)]  # as the model scores one image, to the last bit
     words = prompts.class_names.get(class_name, class_name)
     names = [state.replace("{}", words) for state in (*prompts.normal_states, *prompts.abnormal_states)]
     return [
