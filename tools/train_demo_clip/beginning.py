@@ -34,7 +34,7 @@ def initialise(clip: CLIP) -> None:
         visual.conv1.weight.zero_()
         visual.conv1.weight[: len(filters)] = filters
         _measure_energies(visual.transformer.resblocks[0].mlp, frequencies)
-        visual.positional_embedding.copy_(0.15 * _positions(*visual.positional_embedding.shape))
+        visual.positional_embedding.copy_(0.05 * _positions(*visual.positional_embedding.shape))
         for block in visual.transformer.resblocks:
             _look_near(block.attn)
         clip.text_projection.copy_(visual.proj)

@@ -135,7 +135,7 @@ def damage(picture: Array, rng: Rng) -> tuple[Array, Array]:
         damaged, coverage = kind(picture, rng)
         damaged = np.clip(damaged, 0, 1)
         mask = coverage > 0.3
-        if mask.sum() > 25 and np.abs(damaged - picture).mean(-1)[mask].mean() > 0.035:
+        if mask.sum() > 25 and _shows(picture, damaged, mask):
             break
     return damaged, mask.astype(np.float32)
 
@@ -147,6 +147,14 @@ def damage_often(picture: Array, rng: Rng) -> tuple[Array, Array]:
         picture, more = damage(picture, rng)
         mask = np.maximum(mask, more)
     return picture, mask
+
+
+def _shows(picture: Array, damaged: Array, mask: NDArray[np.bool_]) -> bool:
+    """Whether shades changed, or else the grain is gone, as where a smooth surface was wiped."""
+    if np.abs(damaged - picture)[mask].mean() > 0.035:
+        return True
+    before, after = (np.abs(each - cv2.blur(each, (3, 3)))[mask].mean() for each in (picture, damaged))
+    return bool(after < 0.5 * before and before > 0.004)
 
 
 def _contrast(rng: Rng, low: float, high: float) -> float:

@@ -124,7 +124,84 @@ def board(side: int, rng: Rng) -> Drawn:
     return ["circuit board", "board", "pcb"], _speckle(picture, rng)
 
 
-DRAWINGS = [cloudy, rough, weave, tiles, cells, dots, strokes, mesh, parts, board]
+def blades(side: int, rng: Rng) -> Drawn:
+    """Bent strips of all lengths, one above the other, each with a dark edge: straw, needles, chips."""
+    canvas = np.full((side, side), rng.random(), np.float32)
+    direction, spread = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 3)
+    length, width = rng.uniform(8, 40), rng.uniform(1, 4)
+    for _ in range(int(rng.integers(400, 2500))):
+        angle = direction + spread * rng.normal()
+        turns = angle + np.array([0, 1, 2]) * rng.normal(0, 0.25)
+        steps = length * np.exp(rng.normal(0, 0.5)) / 3 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        points = np.round(rng.uniform(-0.1, 1.1, 2) * side + np.cumsum([[0, 0], *steps], axis=0)).astype(np.int32)
+        thick, shade = int(max(1, width * np.exp(rng.normal(0, 0.4)))), float(rng.random())
+        cv2.polylines(canvas, [points], False, shade * 0.4, thick + 2, cv2.LINE_AA)
+        cv2.polylines(canvas, [points], False, shade, thick, cv2.LINE_AA)
+    return ["straw", "needles", "hay", "shavings"], _paint(_grainy(canvas, rng), rng)
+
+
+def heap(side: int, rng: Rng) -> Drawn:
+    """Shapes of all sizes, one above the other, small ones most often (the dead leaves model)."""
+    base, spread = rng.uniform(40, 200, 3), rng.uniform(8, 60)
+    picture = np.tile(base, (side, side, 1)).astype(np.float32)
+    smallest, slope, kind, edge = rng.uniform(1, 6), rng.uniform(1.2, 3), rng.integers(3), rng.random() < 0.5
+    for _ in range(int(rng.integers(300, 2500))):
+        radius = min(smallest * rng.random() ** (-1 / slope), side / 5)
+        center, colour = rng.integers(0, side, 2), base + spread * (rng.normal() + 0.3 * rng.normal(size=3))
+        turns = np.sort(rng.uniform(0, 2 * np.pi, 5)) if kind == 2 else np.linspace(0, 2 * np.pi, 16)
+        shape = np.stack([np.cos(turns), (1 if kind == 0 else rng.uniform(0.3, 1)) * np.sin(turns)], 1)
+        turn = rng.uniform(0, np.pi)
+        shape @= np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        points = [np.round((center + radius * shape) * 4).astype(np.int32)]
+        cv2.fillPoly(picture, points, tuple(map(float, colour)), cv2.LINE_AA, 2)
+        if edge:
+            cv2.polylines(picture, points, True, tuple(map(float, 0.6 * colour)), 1, cv2.LINE_AA, 2)
+    return ["leaves", "stones", "chips", "granules"], _speckle(np.clip(picture, 0, 255).astype(np.uint8), rng)
+
+
+def lights(side: int, rng: Rng) -> Drawn:
+    """Soft spots of all sizes and of many colours, small ones most often, on an even ground."""
+    picture = np.zeros((side, side, 3), np.float32)
+    many, slope = rng.uniform(0.5, 6), rng.uniform(1.2, 2.2)
+    for blur in (0.6, 0.9, 1.4, 2.2, 3.5, 6.0, 10.0):
+        layer = np.zeros_like(picture)
+        for _ in range(rng.poisson(many * 100 * (0.6 / blur) ** slope)):
+            colour = rng.uniform(0.2, 1) * (1 - rng.uniform(0, 0.5) * rng.random(3))
+            axes = (max(1, int(1.5 * blur * rng.uniform(0.5, 1))), max(1, int(1.5 * blur * rng.uniform(0.3, 1))))
+            center = tuple(int(v) for v in rng.integers(0, side, 2))
+            cv2.ellipse(layer, center, axes, rng.uniform(0, 180), 0, 360, tuple(map(float, colour)), -1)
+        picture += cv2.GaussianBlur(layer, (0, 0), blur)
+    ground = rng.uniform(0.02, 0.2)
+    return ["lights", "spots", "droplets", "bubbles"], (np.clip(ground + picture, 0, 1) * 255).astype(np.uint8)
+
+
+def veins(side: int, rng: Rng) -> Drawn:
+    """Winding lines of several widths on a smooth ground."""
+    canvas = np.zeros((side, side), np.float32)
+    for _ in range(int(rng.integers(8, 40))):
+        turns = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, rng.uniform(0.1, 0.5), 30))
+        steps = rng.uniform(4, 12) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        points = np.round((rng.uniform(0, side, 2) + np.cumsum(steps, axis=0)) * 4).astype(np.int32)
+        thick = int(min(8, rng.integers(1, 3) * np.exp(rng.exponential(0.5))))
+        cv2.polylines(canvas, [points], False, float(rng.uniform(0.2, 1)), thick, cv2.LINE_AA, 2)
+    canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.6, 2)) * rng.choice([-1, 1])
+    flat = canvas * rng.uniform(2, 6) + rng.uniform(0.3, 1) * _noise(side, rng, 2.5, 1.0)
+    grain = rng.uniform(0, 0.1) * _noise(side, rng, rng.uniform(0, 1), 1.0)
+    return ["marble", "glaze", "roots", "veins"], _paint(flat + grain, rng, contrast=rng.uniform(0.03, 0.15))
+
+
+def relief(side: int, rng: Rng) -> Drawn:
+    """A height lit from one side: hammered metal, plaster, bumps and pits."""
+    _, picture = (cloudy, cells, dots, strokes)[rng.integers(4)](side, rng)
+    height = cv2.GaussianBlur(picture.mean(-1).astype(np.float32), (0, 0), rng.uniform(0.7, 2.5))
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = np.cos(angle) * cv2.Sobel(height, -1, 1, 0) + np.sin(angle) * cv2.Sobel(height, -1, 0, 1)
+    return ["hammered metal", "plaster", "stone", "cast iron"], _paint(_grainy(slope, rng), rng)
+
+
+DRAWINGS = [
+    cloudy, rough, weave, tiles, cells, dots, strokes, mesh, parts, board, blades, heap, lights, veins, relief,
+]  # fmt: skip
 
 
 def _draw_part(picture: NDArray[np.uint8], kind: str, center: Array, radius: float, rng: Rng) -> None:

@@ -58,11 +58,24 @@ def encode_images(visual: Any, images: Tensor, corner: tuple[int, int]) -> tuple
     x = visual.ln_pre(x)
     stages = []
     for number, block in enumerate(visual.transformer.resblocks, start=1):
-        x = block(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # not the ends: faint grain would be lost in its rounding
+            x = x + attend(block.attn, block.ln_1(x))
+            x = x + block.mlp(block.ln_2(x))
         if number in STAGES:
             stages.append(x[:, 1:])
     x = visual.ln_post(x) @ visual.proj
     return x[:, 0], x[:, 1:], stages
+
+
+def attend(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    """Self-attention (B, N, D), written out: on CPU, torch's fused kernel is two to four times as slow in bfloat16."""
+    split = (len(x), -1, 3, attention.num_heads, attention.head_dim)
+    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    queries, keys, values = projected.view(split).permute(2, 0, 3, 1, 4)
+    with torch.autocast("cpu", enabled=False):  # which would take the softmax in float32
+        weights = (attention.head_dim**-0.5 * queries @ keys.mT).softmax(dim=-1)
+        mixed = weights @ values
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def encode_captions(clip: Any, tokens: Tensor) -> Tensor:
@@ -103,20 +116,28 @@ def patch_loss(tokens: Tensor, shares: Tensor, text: Tensor) -> Tensor:
 
 
 def memory_loss(heads: Heads, stages: list[Tensor], shares: Tensor) -> Tensor:
-    """Sound tokens are like the nearest one of another place of the thing, damaged ones are not: mean over the stages.
+    """Sound tokens are like the nearest one at other places of the thing's normal picture, damaged ones are not.
 
-    Twins are left out: there the same place would be the nearest.
+    The mean over the stages. Next to the same place in the picture nothing is compared: for twins that is the same.
     """
-    n = len(shares)
-    first = twins(n)
-    hit, sound = shares[first:] >= DAMAGED, shares[first:] == 0
+    hit, sound = shares >= DAMAGED, shares == 0
+    near = _near(math.isqrt(shares.shape[1]))
     losses = []
     for number, tokens in enumerate(stages):
-        references, queries = F.normalize(tokens, dim=-1).split(n)
-        nearest = (queries[first:] @ references[first:].mT).amax(dim=-1)
+        references, queries = F.normalize(tokens, dim=-1).chunk(2)
+        with torch.no_grad():  # the search itself may be coarse, and needs no gradient
+            found = (queries.bfloat16() @ references.bfloat16().mT).masked_fill(near, -1).argmax(dim=-1, keepdim=True)
+        nearest = (queries * references.take_along_dim(found, dim=1)).sum(dim=-1)
         logits = heads.log_scale[number].exp() * (heads.threshold[number] - nearest)
         losses.append(mean(F.softplus(-logits)[hit]) + mean(F.softplus(logits)[sound]))
     return torch.stack(losses).mean()
+
+
+def _near(side: int) -> Tensor:
+    """Which patches (N, N) of a square grid are the same or touch."""
+    rows, columns = torch.arange(side * side) // side, torch.arange(side * side) % side
+    distances = [(each[:, None] - each).abs() for each in (rows, columns)]
+    return torch.maximum(*distances) <= 1
 
 
 def state_lean(tokens: Tensor, text: Tensor) -> Tensor:

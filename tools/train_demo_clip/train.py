@@ -37,9 +37,9 @@ LEARNING_RATE, WARMUP = 1.5e-3, 0.01  # the warm-up as a share of all
 HEAD_SHARE, MEMORY_SHARE = 0.5, 4.0  # of each stage's own loss, and of the one of references
 LOG_EVERY, SAVE_EVERY = 200, 1000  # steps
 PHASES = [
-    Phase(steps=7400, pairs=4, side=112),
-    Phase(steps=800, pairs=4, side=168),
-    Phase(steps=420, pairs=4, side=224),
+    Phase(steps=19000, pairs=4, side=112),
+    Phase(steps=2400, pairs=4, side=168),
+    Phase(steps=1700, pairs=4, side=224),
 ]
 
 
