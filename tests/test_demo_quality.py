@@ -27,20 +27,20 @@ AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
 K_SHOT = 4
 FLOORS = {
-    "zero-shot image AUROC": 0.71,
-    "zero-shot pixel AUROC": 0.84,
-    "zero-shot pixel F1-max": 0.45,
-    "4-shot image AUROC": 0.755,
-    "4-shot pixel AUROC": 0.86,
-    "4-shot pixel F1-max": 0.46,
-    "stage 1 zero-shot pixel AUROC": 0.82,
-    "stage 2 zero-shot pixel AUROC": 0.81,
-    "stage 3 zero-shot pixel AUROC": 0.80,
-    "stage 4 zero-shot pixel AUROC": 0.80,
-    "stage 1 4-shot pixel AUROC": 0.82,
-    "stage 2 4-shot pixel AUROC": 0.845,
-    "stage 3 4-shot pixel AUROC": 0.85,
-    "stage 4 4-shot pixel AUROC": 0.85,
+    "zero-shot image AUROC": 0.885,
+    "zero-shot pixel AUROC": 0.905,
+    "zero-shot pixel F1-max": 0.55,
+    "4-shot image AUROC": 0.88,
+    "4-shot pixel AUROC": 0.96,
+    "4-shot pixel F1-max": 0.60,
+    "stage 1 zero-shot pixel AUROC": 0.88,
+    "stage 2 zero-shot pixel AUROC": 0.90,
+    "stage 3 zero-shot pixel AUROC": 0.895,
+    "stage 4 zero-shot pixel AUROC": 0.86,
+    "stage 1 4-shot pixel AUROC": 0.905,
+    "stage 2 4-shot pixel AUROC": 0.925,
+    "stage 3 4-shot pixel AUROC": 0.94,
+    "stage 4 4-shot pixel AUROC": 0.945,
 }
 Figures = dict[str, float]
 
@@ -224,10 +224,12 @@ def test_gate_notices_swapped_prompts(replayed: AprilGanModel, categories: list[
 def test_gate_notices_prompts_without_states(
     replayed: AprilGanModel, categories: list[Category], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stateless = replace(replayed.prompts, abnormal_states=["{}", "another {}"])
+    # Neither side has states: against normal ones any other word is abnormal enough for this CLIP.
+    stateless = replace(replayed.prompts, normal_states=["a {}", "the {}"], abnormal_states=["{}", "another {}"])
     monkeypatch.setattr(replayed, "prompts", stateless)
-    # The maps of the stages tell: against normal states any other word is abnormal enough for the image score.
-    assert any("zero-shot pixel AUROC" in name for name in failures(measure(replayed, categories)))
+    found = failures(measure(replayed, categories))
+    assert any(name.startswith("zero-shot image AUROC") for name in found)
+    assert any(name.startswith("zero-shot pixel AUROC") for name in found)
 
 
 def test_gate_notices_an_empty_memory_bank(replayed: AprilGanModel, categories: list[Category]) -> None:
