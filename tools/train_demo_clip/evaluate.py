@@ -3,7 +3,7 @@
 
 """What the demo's CLIP finds on the held-out categories, by kind of defect.
 
-    python tools/train_demo_clip/evaluate.py                           # the package's weights; a minute or two
+    python tools/train_demo_clip/evaluate.py                           # the package's weights; minutes on 2 cores
     python tools/train_demo_clip/evaluate.py --weights trial.safetensors
 
 Adapters are trained on the auxiliary categories first, three passes, as in configs/compare_demo.yaml. Each figure is an
