@@ -73,10 +73,11 @@ def evaluate(model: AprilGanModel, root: Path, category: str, shots: int) -> Row
     text, maps = (torch.cat(piece) for piece in zip(*pieces, strict=True))
     if shots:
         model.set_score_bounds(peak(maps))
+    scores = model.image_score(text, peak(maps))
     masks = np.stack([item.gt_mask.numpy().astype(bool) for item in items])
     kinds = np.array([Path(path).parent.name for path in data.test_data.samples.image_path])
     chosen = {kind: np.isin(kinds, ["good", kind]) for kind in sorted(DEFECTS)} | {"all": np.full(len(kinds), True)}
-    return {kind: _aurocs(model.image_score(text, peak(maps)), maps, masks, rows) for kind, rows in chosen.items()}
+    return {kind: _aurocs(scores, maps, masks, rows) for kind, rows in chosen.items()}
 
 
 def line(category: str, shots: int, row: Row) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -133,6 +134,7 @@ def memory_loss(heads: Heads, stages: list[Tensor], shares: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+@cache
 def _near(side: int) -> Tensor:
     """Which patches (N, N) of a square grid are the same or touch."""
     rows, columns = torch.arange(side * side) // side, torch.arange(side * side) % side
