@@ -8,12 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from anomalib_aprilgan.versions import check_versions
+from anomalib_aprilgan.compat.versions import check_versions
 
 if TYPE_CHECKING:
+    from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
     from anomalib_aprilgan.data import AuxiliaryDataModule, DemoDataModule
     from anomalib_aprilgan.lightning_model import AprilGan
-    from anomalib_aprilgan.post_processor import AprilGanPostProcessor
     from anomalib_aprilgan.torch_model import AprilGanModel
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ check_versions()  # here, since what another release lacks would only be missed 
 _HOMES = {
     "AprilGan": "lightning_model",
     "AprilGanModel": "torch_model",
-    "AprilGanPostProcessor": "post_processor",
+    "AprilGanPostProcessor": "components.post_processor",
     "AuxiliaryDataModule": "data",
     "DemoDataModule": "data",
 }

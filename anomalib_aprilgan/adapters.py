@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from anomalib_aprilgan.files import read_torch
+from anomalib_aprilgan.safe_io import read_torch
 
 PREFIX_IN_CHECKPOINT = "model.adapters."
 

@@ -147,7 +147,7 @@ def prompts(
         image_size: Height and width in pixels to which images are resized.
     """
     with _clear_errors():
-        from anomalib_aprilgan.leanings import checked_sentences  # noqa: PLC0415
+        from anomalib_aprilgan.clip.prompt_probabilities import checked_sentences  # noqa: PLC0415
         from anomalib_aprilgan.prompts import PromptEnsemble  # noqa: PLC0415
 
         normal, abnormal = checked_sentences(PromptEnsemble.from_yaml(prompts), class_name, backbone)
@@ -163,8 +163,8 @@ def _print_leanings(class_name: str, sources: list[Path], *model_arguments: Any)
     from anomalib.data.utils import get_image_filenames  # noqa: PLC0415
 
     from anomalib_aprilgan import AprilGan  # noqa: PLC0415
+    from anomalib_aprilgan.clip.prompt_probabilities import leanings  # noqa: PLC0415
     from anomalib_aprilgan.data.references import read_references  # noqa: PLC0415
-    from anomalib_aprilgan.leanings import leanings  # noqa: PLC0415
 
     backbone, pretrained, image_size, prompts = model_arguments
     paths = [path for source in sources for path in get_image_filenames(source)]
@@ -196,7 +196,7 @@ def demo(
         port: Port to listen on.
     """
     with _clear_errors():
-        from anomalib_aprilgan.page import Inspector, build_page, serve  # noqa: PLC0415
+        from anomalib_aprilgan.app import Inspector, build_page, serve  # noqa: PLC0415
 
         inspector = Inspector(backbone, pretrained, image_size, adapters)
         serve(build_page(inspector), host, port)

@@ -22,22 +22,22 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aprilgan import checkpoint as checkpoints
+from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.components import checkpoint as checkpoints
+from anomalib_aprilgan.components.distributed_evaluation import unrepeated
+from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics
+from anomalib_aprilgan.components.export import AprilGanExport
+from anomalib_aprilgan.components.graceful_shutdown import Interruption
+from anomalib_aprilgan.components.metrics import pixel_metrics
+from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.components.predictions import add_to_table, leave_out_unreadable, start_table
+from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
 from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
-from anomalib_aprilgan.data.sharding import unrepeated
-from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
-from anomalib_aprilgan.evaluator import AprilGanEvaluator, image_metrics
-from anomalib_aprilgan.export import AprilGanExport
-from anomalib_aprilgan.interruption import Interruption
-from anomalib_aprilgan.metrics import pixel_metrics
-from anomalib_aprilgan.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.pre_processor import AprilGanPreProcessor
-from anomalib_aprilgan.predictions import add_to_table, leave_out_unreadable, start_table
+from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
 from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, peak
-from anomalib_aprilgan.visualizer import AprilGanVisualizer
-from anomalib_aprilgan.weights import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,13 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Memory bank: the patch tokens of a few normal images, per stage."""
+"""Memory bank: the patch tokens of a few normal images, per stage, their coreset, and the search in it."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 
 import torch
 from torch import Tensor, nn
@@ -91,3 +93,28 @@ def _nearest_similarity(queries: Tensor, bank: Tensor) -> Tensor:
     part = torch.stack([each.values for each in found]).argmax(dim=0)
     index = torch.stack([each.indices for each in found]).gather(0, part.unsqueeze(0))[0] + part * ROWS_PER_PASS
     return (queries * bank[index]).sum(dim=-1)
+
+
+def coreset(tokens: Tensor, ratio: float) -> Tensor:
+    """A part (K, int(ratio N), D) of the patch tokens (K, N, D) of K images, each image's own; ratio 1: all.
+
+    Differs: PatchCore reduces all images together, whose time grows with the square of K, and loses which rows are
+    whose. Leaving out a reference, as its thresholds need it, must know that.
+
+    Raises:
+        ValueError: If no token would be left.
+    """
+    if ratio == 1:
+        return tokens
+    with torch.random.fork_rng(devices=[tokens.device] if tokens.is_cuda else []):
+        torch.manual_seed(0)  # the same tokens give the same part
+        return torch.stack([_part(image.float(), ratio) for image in tokens])
+
+
+def _part(rows: Tensor, ratio: float) -> Tensor:
+    from anomalib.models.components import KCenterGreedy  # noqa: PLC0415  # imports AprilGan, which imports this
+
+    sampler = KCenterGreedy(rows, ratio)
+    sampler.model.random_state = 0
+    with redirect_stderr(io.StringIO()):  # a progress bar for every image and stage
+        return sampler.sample_coreset()

@@ -13,14 +13,12 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.adapters import StageAdapters
-from anomalib_aprilgan.coreset import coreset
-from anomalib_aprilgan.encoder import ClipEncoder, LongSentenceError
+from anomalib_aprilgan.clip.encoder import ClipEncoder, LongSentenceError
+from anomalib_aprilgan.clip.text_cache import cached
 from anomalib_aprilgan.losses import dice_loss, focal_loss
-from anomalib_aprilgan.maps import few_shot_map, stage_probabilities, zero_shot_map
-from anomalib_aprilgan.memory import MemoryBank
+from anomalib_aprilgan.maps import few_shot_map, few_shot_score, stage_probabilities, text_score, zero_shot_map
+from anomalib_aprilgan.memory import MemoryBank, coreset
 from anomalib_aprilgan.prompts import PromptEnsemble, text_features
-from anomalib_aprilgan.scores import few_shot_score, text_score
-from anomalib_aprilgan.text_cache import cached
 
 
 class AprilGanModel(nn.Module):

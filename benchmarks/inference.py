@@ -17,7 +17,7 @@ from timing import best_times
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_aprilgan.encoder import ClipEncoder
+from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel
 

@@ -18,10 +18,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, DemoDataModule
-from anomalib_aprilgan.coreset import coreset
-from anomalib_aprilgan.encoder import ClipEncoder
+from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.maps import few_shot_map
-from anomalib_aprilgan.memory import MemoryBank
+from anomalib_aprilgan.memory import MemoryBank, coreset
 
 SIDE = 224
 VARIANTS = [(1.0, torch.float32), (1.0, torch.bfloat16), *((ratio, torch.float32) for ratio in (0.5, 0.25, 0.1))]

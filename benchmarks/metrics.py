@@ -19,7 +19,7 @@ import anomalib.metrics
 import torch
 from anomalib.data import ImageBatch
 
-from anomalib_aprilgan.metrics import pixel_metrics
+from anomalib_aprilgan.components.metrics import pixel_metrics
 
 NAMES = ("AUROC", "F1Max", "AUPR", "AUPRO")
 BATCH, SIDE = 8, 518

@@ -19,7 +19,7 @@ import torch
 from inference import PROMPTS
 from timing import best_times, seconds
 
-from anomalib_aprilgan.encoder import ClipEncoder
+from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel
 

@@ -18,14 +18,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as pil
 
+from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data import demo
-from anomalib_aprilgan.encoder import IMAGE_MEAN, IMAGE_STD
 
 # The same examples every time, however busy the machine is.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 TINY_CLIP = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 56, "layers": 12, "width": 64, "head_width": 16, "patch_size": 14},

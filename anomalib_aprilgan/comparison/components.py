@@ -21,11 +21,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, ModelSpec
+from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
 from anomalib_aprilgan.data.references import read_references
 from anomalib_aprilgan.lightning_model import AprilGan
-from anomalib_aprilgan.post_processor import AprilGanPostProcessor
 
 # From this release on, WinClip's windows lose their order of dimensions in CLIP's transformer.
 BREAKS_WINCLIP = (2, 26, 1)

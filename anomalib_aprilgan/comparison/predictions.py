@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_aprilgan.components.pre_processor import resize_mask
 from anomalib_aprilgan.data.images import read_rgb
-from anomalib_aprilgan.pre_processor import resize_mask
 
 PICTURE_SIDE = 256
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

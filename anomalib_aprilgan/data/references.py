@@ -16,7 +16,7 @@ from anomalib.data.utils.download import generate_hash
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
-from anomalib_aprilgan.calibration import views
+from anomalib_aprilgan.data.augmentations import views
 from anomalib_aprilgan.data.images import read_rgb
 
 

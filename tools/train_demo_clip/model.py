@@ -15,7 +15,7 @@ from open_clip import ClipLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anomalib_aprilgan.scores import LOGIT_SCALE
+from anomalib_aprilgan.maps import LOGIT_SCALE
 
 DAMAGED = 0.1  # share of a patch from which on it counts as damaged
 SCALE = torch.tensor(LOGIT_SCALE)

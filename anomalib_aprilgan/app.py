@@ -1,0 +1,147 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A page on which to try the model: an image, a class name and perhaps references in; map, score, decision out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib.data import ImageItem
+from PIL import Image
+from torchvision.tv_tensors import Image as ImageTensor
+
+from anomalib_aprilgan.components.export import require
+from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
+from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.lightning_model import AprilGan
+from anomalib_aprilgan.prompts import check_class_name
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+MAX_FILE_SIZE = "20mb"
+MAX_PIXELS = 50_000_000
+MAX_REFERENCES = 16
+
+
+class Inspector:
+    """A model that inspects one image at a time for a class name and references, which may change from image to image.
+
+    Args:
+        backbone: As of AprilGan.
+        pretrained: As of AprilGan.
+        image_size: As of AprilGan.
+        adapters: As of AprilGan.
+    """
+
+    def __init__(self, backbone: str, pretrained: str | None, image_size: int, adapters: str | None) -> None:
+        module = AprilGan(backbone, pretrained, image_size, adapters=adapters).eval()
+        self.module = module.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.visualizer = AprilGanVisualizer()
+
+    def inspect(
+        self, image: str | Path, class_name: str, references: Sequence[str | Path] = ()
+    ) -> tuple[Image.Image, str]:
+        """The picture of an image file, and score, threshold and decision in words.
+
+        Raises:
+            ValueError: If a file is no image or too large, there are too many references or no class name.
+        """
+        check_class_name(class_name)
+        if len(references) > MAX_REFERENCES:
+            msg = f"Give at most {MAX_REFERENCES} reference images, not {len(references)}."
+            raise ValueError(msg)
+        for path in (image, *references):
+            check_file(path)
+        self.module.class_name = class_name
+        self.module.k_shot = len(references)
+        self.module.few_shot_source = [str(path) for path in references]
+        self.module.prepare()
+        item = self._predict(image)
+        decision = "abnormal" if item.pred_label else "normal"
+        text = f"{decision}: score {float(item.pred_score):.3f}, threshold 0.5"
+        return self.visualizer.picture(item, self.module), text
+
+    def _predict(self, path: str | Path) -> Any:
+        post_processor: Any = self.module.post_processor
+        with torch.no_grad():
+            image = self.module.reference_transform(ImageTensor(read_rgb(path))).to(self.module.device)
+            prediction = post_processor(self.module.model(image.unsqueeze(0)))
+        fields = {name: value[0].cpu() for name, value in prediction._asdict().items()}
+        return ImageItem(image=image.cpu(), image_path=str(path), **fields)
+
+
+def check_file(path: str | Path) -> None:
+    """Check that a file is an image of a size that may be decoded.
+
+    Raises:
+        ValueError: If it has too many pixels or is none.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, Image.DecompressionBombError) as error:
+        msg = f"{Path(path).name} can't be read as an image: {error}"
+        raise ValueError(msg) from error
+    if width * height > MAX_PIXELS:
+        msg = f"{Path(path).name} has {width} x {height} pixels, more than {MAX_PIXELS}: make it smaller."
+        raise ValueError(msg)
+
+
+def build_page(inspector: Inspector) -> Blocks:
+    """The page, not served yet.
+
+    Raises:
+        ModuleNotFoundError: If the extra ``demo`` is not installed.
+    """
+    require("gradio", "demo")
+    # Read when gradio is imported: the page must work, and stay silent, without a network.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio  # noqa: PLC0415
+
+    def inspect(image: str | None, class_name: str, references: list[str] | None) -> tuple[Image.Image, str]:
+        if image is None:
+            msg = "Drop an image first."
+            raise gradio.Error(msg)
+        try:
+            return inspector.inspect(image, class_name, references or [])
+        except ValueError as error:
+            raise gradio.Error(str(error)) from error
+
+    with gradio.Blocks(title="APRIL-GAN", analytics_enabled=False) as page:
+        gradio.Markdown("# APRIL-GAN\nDrop an image and type what it shows. Images of flawless parts sharpen the map.")
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                image = gradio.File(label="Image", file_types=["image"], elem_id="image")
+                class_name = gradio.Textbox(label="Class name", placeholder="metal bracket", elem_id="class_name")
+                references = gradio.File(
+                    label="Flawless references (optional)",
+                    file_count="multiple",
+                    file_types=["image"],
+                    elem_id="references",
+                )
+                button = gradio.Button("Inspect", variant="primary", elem_id="inspect")
+            with gradio.Column(scale=2):
+                verdict = gradio.Textbox(label="Decision", elem_id="verdict")
+                picture = gradio.Image(
+                    show_label=False, buttons=["download", "fullscreen"], elem_id="picture", format="png"
+                )
+        # One at a time: a request sets the model's class name and references.
+        button.click(inspect, [image, class_name, references], [picture, verdict], concurrency_limit=1)
+    return page
+
+
+def serve(page: Blocks, host: str, port: int) -> None:
+    """Serve the page until the process is stopped."""
+    import gradio  # noqa: PLC0415
+
+    # The default theme asks a font server.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    page.launch(
+        server_name=host, server_port=port, max_file_size=MAX_FILE_SIZE, theme=theme, share=False, footer_links=[]
+    )

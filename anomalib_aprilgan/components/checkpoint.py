@@ -1,0 +1,148 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What an AprilGan checkpoint holds besides Lightning's content, and what it must agree with when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine.plugins import AnomalibCheckpointIO
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+
+from anomalib_aprilgan.safe_io import read_torch, write_whole
+from anomalib_aprilgan.torch_model import AprilGanModel
+
+KEY = "april_gan"
+VERSION = 1
+ENCODER = "model.encoder."
+MEMORY = "model.memory.stage"
+
+
+class WholeCheckpointIO(AnomalibCheckpointIO):
+    """anomalib's reading and writing of checkpoints, with local files that are whole.
+
+    Differs: Lightning writes to the system's folder for temporary files and moves the result, which on another file
+    system is a copy that may end in the middle; and nothing there notices a damaged byte.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write the file wholly or not at all."""
+        if is_remote(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+        else:
+            write_whole(path, partial(torch.save, checkpoint))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """The content of the file, without running its code, whatever ``weights_only`` is.
+
+        Raises:
+            ValueError: If it is damaged or would run code.
+        """
+        del weights_only
+        if is_remote(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        with anomalib_safe_globals(self.extra_safe_globals):
+            content = read_torch(path, map_location or "cpu")
+        if not (isinstance(content, dict) and "state_dict" in content):
+            msg = f"{path} can't be read: it is no checkpoint of Lightning."
+            raise ValueError(msg)
+        return content
+
+
+def use_whole_files(strategy: Strategy) -> None:
+    """Have the trainer read and write checkpoints by WholeCheckpointIO, unless the user has chosen another way."""
+    if type(strategy.checkpoint_io) is AnomalibCheckpointIO:
+        strategy.checkpoint_io = WholeCheckpointIO(strategy.checkpoint_io.extra_safe_globals)
+
+
+def is_remote(path: Any) -> bool:
+    """Whether this is an address and not the path of a local file."""
+    return "://" in str(path)
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Adds the checkpoint's name to what is said against it."""
+    try:
+        yield
+    except ValueError as error:
+        if path is None or str(path) in str(error):
+            raise
+        msg = f"The checkpoint {path} can't be loaded. {error}"
+        raise ValueError(msg) from error
+
+
+def describe(model: AprilGanModel) -> dict[str, Any]:
+    """The facts about a model that its adapters, text features and memory banks depend on, as plain values."""
+    encoder = model.encoder
+    return {
+        "image_size": model.image_size,
+        "layers": list(encoder.layers),
+        "stage_widths": list(encoder.widths),
+        "embed_dim": encoder.embed_dim,
+        "quick_gelu": encoder.quick_gelu,
+        "clip_weights": encoder.fingerprint(),
+        "prompts": model.prompts.digest(),
+    }
+
+
+def own_part(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Our part of the checkpoint.
+
+    Raises:
+        ValueError: If it is not a checkpoint of AprilGan, or newer than this package.
+    """
+    ours = checkpoint.get(KEY)
+    if not isinstance(ours, dict) or not isinstance(ours.get("version"), int):
+        msg = "This is not a checkpoint of AprilGan. To load adapters out of another file, give its path as `adapters`."
+        raise ValueError(msg)
+    if ours["version"] > VERSION:
+        msg = f"The checkpoint has version {ours['version']}, this anomalib-aprilgan reads up to {VERSION}: upgrade it."
+        raise ValueError(msg)
+    return ours
+
+
+def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
+    """Our part of the checkpoint, after a check that it was made with a model like this one.
+
+    What an older version of this package did not write down is not compared.
+
+    Raises:
+        ValueError: If it is not a checkpoint of AprilGan, is newer than this package, or was made with another
+            backbone, image size, layers or prompts.
+    """
+    ours = own_part(checkpoint)
+    there, here = ours["model"], describe(model)
+    differing = [name for name in here if name in there and there[name] != here[name]]
+    if differing:
+        msg = (
+            "The checkpoint was made with another model than the one that loads it: "
+            + "; ".join(f"{name}: {there[name]} there, {here[name]} here" for name in differing)
+            + ". Give the model the same arguments (backbone, pretrained, image_size, layers, quick_gelu, prompts)."
+        )
+        raise ValueError(msg)
+    return ours
+
+
+def without_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict less the frozen CLIP, which would make gigabytes of megabytes."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
+
+
+def with_encoder(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict completed by the frozen CLIP of the loading model."""
+    return {**{name: tensor for name, tensor in own.items() if name.startswith(ENCODER)}, **state}
+
+
+def memory_rows(state: dict[str, Tensor]) -> list[int]:
+    """Rows of each stage's memory bank in a state dict."""
+    names = sorted((name for name in state if name.startswith(MEMORY)), key=lambda name: int(name.removeprefix(MEMORY)))
+    return [len(state[name]) for name in names]

@@ -1,0 +1,134 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The adapters that the authors released: where they come from, their checksums, and the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from anomalib.data import AnomalibDataModule, MVTecAD
+from anomalib.data.utils.download import generate_hash
+from anomalib.utils.path import get_pretrained_weights_dir
+
+from anomalib_aprilgan.safe_io import write_whole
+
+logger = logging.getLogger(__name__)
+
+RELEASE = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"
+
+# Seconds without a byte, attempts, seconds between them.
+TIMEOUT, ATTEMPTS, WAIT = 30.0, 3, 2.0
+
+
+@dataclass(frozen=True)
+class ReleasedAdapters:
+    """A file of adapter weights on the web.
+
+    Args:
+        url: Address of the file.
+        sha256: Checksum of the file, 64 hexadecimal digits.
+    """
+
+    url: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is kept, in anomalib's cache of weights."""
+        return get_pretrained_weights_dir() / "april_gan" / self.url.rsplit("/", maxsplit=1)[-1]
+
+    def is_intact(self) -> bool:
+        """Whether the file is in the cache with the right content."""
+        return self.path.is_file() and generate_hash(self.path) == self.sha256
+
+
+# Named after the data set they were trained on.
+RELEASED_ADAPTERS = {
+    "mvtecad": ReleasedAdapters(
+        url=f"{RELEASE}/mvtec_pretrained.pth",
+        sha256="534a2b9a8893d147d862f30777ff74e957d05a666f73e40250da05d768fe8f48",
+    ),
+    "visa": ReleasedAdapters(
+        url=f"{RELEASE}/visa_pretrained.pth",
+        sha256="ef890d2f82e9aba12c838bb90073372f568bc53794a1b6ef88014f733c53f839",
+    ),
+}
+
+
+def auto_adapters(datamodule: AnomalibDataModule | None) -> str:
+    """The name of the adapters that were not trained on the data set to be tested."""
+    return "visa" if isinstance(datamodule, MVTecAD) else "mvtecad"
+
+
+def fetch_adapters(name: str) -> Path:
+    """The cached file of the released adapters ``name``, downloaded if it is missing or damaged.
+
+    Every call compares the checksum.
+
+    Raises:
+        ValueError: If there are no released adapters of that name.
+        ConnectionError: If the file cannot be downloaded.
+        OSError: If it cannot be written to the cache.
+        RuntimeError: If the downloaded file has another checksum.
+    """
+    if name not in RELEASED_ADAPTERS:
+        msg = f"`name` must be one of {', '.join(RELEASED_ADAPTERS)}, got {name!r}."
+        raise ValueError(msg)
+    release = RELEASED_ADAPTERS[name]
+    if not release.is_intact():
+        _download(release)
+    return release.path
+
+
+def _download(release: ReleasedAdapters) -> None:
+    path = release.path
+    if path.exists():
+        logger.warning("%s is damaged: its sha256 is not %s. Downloading it again.", path, release.sha256)
+    logger.info("Downloading %s to %s", release.url, path)
+    by_hand = (
+        f"Or get the file (sha256 {release.sha256}) by other means and put it at {path}. A file elsewhere can be given "
+        "as `adapters`."
+    )
+    try:
+        content = _fetch(release)
+        write_whole(path, lambda file: file.write(content))
+    except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
+        msg = f"Could not download {release.url}: {error}. Check the network and try again. {by_hand}"
+        raise ConnectionError(msg) from error
+    except OSError as error:
+        msg = f"{release.url} could not be kept: {error}. Make {path.parent} a folder that can be written to. {by_hand}"
+        raise OSError(msg) from error
+    except RuntimeError as error:
+        msg = f"{release.url} is not the file the authors released: {error}. Try again. {by_hand}"
+        raise RuntimeError(msg) from error
+
+
+def _fetch(release: ReleasedAdapters) -> bytes:
+    """The file's content, after as many attempts as it takes, but at most ATTEMPTS."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return _attempt(release)
+        except (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeError) as error:
+            if isinstance(error, HTTPError) and error.code < 500:  # it will be refused again
+                raise
+            logger.warning("Attempt %d of %d failed: %s", attempt, ATTEMPTS, error)
+            time.sleep(WAIT * attempt)
+    return _attempt(release)
+
+
+def _attempt(release: ReleasedAdapters) -> bytes:
+    with urlopen(release.url, timeout=TIMEOUT) as answer:
+        content = answer.read()
+    found = hashlib.sha256(content).hexdigest()
+    if found != release.sha256:
+        msg = f"it has {len(content)} bytes and the sha256 {found}"
+        raise RuntimeError(msg)
+    return content

@@ -1,0 +1,181 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""The page to try the model, alone and in a browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_aprilgan import AprilGan, app
+from anomalib_aprilgan.app import Inspector
+from anomalib_aprilgan.components import export
+from conftest import GOLDEN
+
+BOLT = GOLDEN / "dataset" / "bolt"
+DEFECT = BOLT / "test" / "scratch" / "000.png"
+REFERENCES = sorted((BOLT / "train" / "good").iterdir())[:2]
+needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs the extra 'demo'")
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Inspector:
+    return Inspector("demo", None, 112, adapters=None)
+
+
+@pytest.mark.parametrize("references", [[], REFERENCES])
+def test_inspection_equals_a_prediction(tmp_path: Path, inspector: Inspector, references: list[Path]) -> None:
+    picture, text = inspector.inspect(DEFECT, "bolt", references)
+    model = AprilGan("demo", None, 112, adapters=None, class_name="bolt", k_shot=len(references))
+    model.few_shot_source = [str(path) for path in references]
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    (batch,) = engine.predict(model, data_path=DEFECT)
+    assert text.split(":")[0] == ("abnormal" if batch.pred_label else "normal")
+    assert f"score {float(batch.pred_score):.3f}" in text
+    (saved,) = tmp_path.rglob("images/**/*.png")
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(saved)))
+
+
+def test_what_cannot_be_inspected_is_said(
+    tmp_path: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for arguments, message in (
+        ((DEFECT, " "), "`class_name` must be a word"),
+        ((DEFECT, "bolt", [DEFECT] * 17), "at most 16 reference images, not 17"),
+        ((tmp_path / "text.png", "bolt"), r"text\.png can't be read as an image"),
+        ((DEFECT, "word " * 300), "more than CLIP's 77"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            inspector.inspect(*arguments)
+    monkeypatch.setattr(app, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"000\.png has \d+ x \d+ pixels, more than 100"):
+        inspector.inspect(DEFECT, "bolt")
+
+
+def test_without_gradio_the_extra_is_named(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda _name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"'gradio' is not installed.*anomalib-aprilgan\[demo\]"):
+        app.build_page(inspector)
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Headless Chromium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("Chromium and its driver are not installed (Debian: chromium, chromium-driver)")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
+        options.add_argument(argument)
+    options.add_argument("--window-size=1200,1000")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where ``aprilgan demo`` serves the page, with random weights."""
+    tmp_path = tmp_path_factory.mktemp("page")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--backbone=demo", "--pretrained=null", "--adapters=null", "--image_size=112", f"--port={port}"]
+    command = [sys.executable, "-W", "ignore", "-c", "from anomalib_aprilgan.cli import main; main()", "demo", *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1]), "HOME": str(tmp_path)}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(port, server, tmp_path / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"The page is not served: {log.read_text()}")
+
+
+@needs_gradio
+def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, address: str, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def find(selector: str) -> Any:
+        return wait.until(lambda page: page.find_element(By.CSS_SELECTOR, selector))
+
+    wait = WebDriverWait(browser, 60)
+    browser.get(address)
+    find("#image input[type=file]").send_keys(str(DEFECT))
+    find("#references input[type=file]").send_keys("\n".join(map(str, REFERENCES)))
+    find("#class_name textarea, #class_name input").send_keys("bolt")
+    wait.until(lambda page: "000.png" in page.page_source and REFERENCES[1].name in page.page_source)
+    find("#inspect").click()
+    verdict = wait.until(lambda _page: find("#verdict textarea, #verdict input").get_attribute("value"))
+    width = wait.until(lambda page: page.execute_script("return document.querySelector('#picture img')?.naturalWidth"))
+    browser.save_screenshot(str(Path(os.environ.get("SCREENSHOTS", tmp_path)) / "page.png"))
+    assert verdict == inspector.inspect(DEFECT, "bolt", REFERENCES)[1]
+    assert width == 3 * 256
+    assert [url for url in requested(browser) if not url.startswith(address)] == []
+
+
+def requested(browser: Any) -> set[str]:
+    """Addresses that the page has asked for."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    return {url for url in urls if url.startswith("http")}
+
+
+@needs_gradio
+def test_large_uploads_are_refused(address: str) -> None:
+    assert upload(address, 1000) == 200
+    assert upload(address, 21 * 2**20) == 413
+
+
+def upload(address: str, size: int) -> int:
+    """The HTTP status of an upload of ``size`` bytes."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    request = urllib.request.Request(f"{address}/gradio_api/upload", head + bytes(size) + b"\r\n--x--\r\n")
+    request.add_header("Content-Type", "multipart/form-data; boundary=x")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            json.load(answer)
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@needs_gradio
+def test_the_page_is_reached_from_this_machine_only(address: str) -> None:
+    """A server on all interfaces would answer at the loopback network's other addresses too."""
+    port = int(address.rsplit(":", maxsplit=1)[1])
+    with socket.socket() as client:
+        assert client.connect_ex(("127.0.0.2", port)) != 0

@@ -1,0 +1,86 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes give what one does: weights, metrics, memory banks, bounds and thresholds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from anomalib_aprilgan.components.distributed_evaluation import unrepeated
+from anomalib_aprilgan.data.auxiliary_dataset import EpochSampler
+
+PROGRAM = Path(__file__).parent / "distributed_training.py"
+
+
+@pytest.fixture(scope="module")
+def results(tiny_arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """State dict, last loss and test metrics of one process, and of each of two."""
+    folder = tmp_path_factory.mktemp("distributed")
+    arguments = {name: value for name, value in tiny_arguments.items() if name != "adapters"}
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    for n_devices in (1, 2):
+        command = [sys.executable, "-W", "ignore", PROGRAM, folder / "arguments.json", str(n_devices), folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        assert process.returncode == 0, process.stderr
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+
+
+@pytest.mark.parametrize("which", ["2-0", "2-1"])
+def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
+    """Nine test images: one of the processes is given one of them again."""
+    one, other = results["1-0"], results[which]
+    assert one["state"].keys() == other["state"].keys()
+    for name, tensor in one["state"].items():
+        torch.testing.assert_close(other["state"][name], tensor, atol=1e-5, rtol=1e-5, equal_nan=True, msg=name)
+    assert len(one["state"]["model.memory.stage0"]) == 2 * 25
+    assert one["state"]["model.score_bounds"].isfinite().all()
+    assert one["metrics"].keys() == other["metrics"].keys()
+    assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
+    assert len(one["metrics"]) == 7
+    torch.testing.assert_close(one["loss"], other["loss"])
+
+
+def test_training_changed_the_adapters(results: dict[str, dict], tiny_arguments: dict) -> None:
+    """Else equal weights would prove nothing."""
+    from anomalib_aprilgan import AprilGan
+
+    fresh = AprilGan(**{**tiny_arguments, "adapters": None}).state_dict()
+    name = "model.adapters.fc.0.weight"
+    assert (results["2-0"]["state"][name] - fresh[name]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("n_images", [4, 5, 7, 8])
+def test_every_image_counts_once(n_images: int, batch_size: int) -> None:
+    counted = []
+    for rank in range(3):
+        dataset = TensorDataset(torch.arange(n_images))
+        sampler = DistributedSampler(dataset, 3, rank, shuffle=False)
+        loader = DataLoader(dataset, batch_size, sampler=sampler)
+        trainer = SimpleNamespace(testing=False, val_dataloaders=[loader])
+        for batch_idx, (numbers,) in enumerate(loader):
+            batch = ImageBatch(image=torch.zeros(len(numbers), 3, 2, 2), image_path=[str(int(i)) for i in numbers])
+            own = unrepeated(batch, trainer, batch_idx)
+            counted += [] if own is None else own.image_path
+    assert sorted(map(int, counted)) == list(range(n_images))
+
+
+def test_processes_together_train_on_the_batches_of_one() -> None:
+    images = TensorDataset(torch.arange(8))
+    order = list(EpochSampler(images, seed=3, epoch=2))
+    parts = [list(EpochSampler(images, seed=3, epoch=2, rank=rank, num_replicas=2)) for rank in range(2)]
+    assert [set(parts[0][i : i + 2]) | set(parts[1][i : i + 2]) for i in (0, 2)] == [set(order[:4]), set(order[4:])]
+    uneven = [list(EpochSampler(images, seed=3, rank=rank, num_replicas=3)) for rank in range(3)]
+    assert [len(part) for part in uneven] == [3, 3, 3]
+    assert set().union(*uneven) == set(range(8))

@@ -1,0 +1,371 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""AprilGan's rules: learning type, class name, references, checkpoints, mistakes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from torch import Tensor
+
+from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.data import released_adapters as weights
+from conftest import GOLDEN, GOLDEN_SIZE
+
+BOLT = GOLDEN / "dataset" / "bolt"
+
+
+@pytest.fixture
+def make(tiny_arguments: dict) -> Callable[..., AprilGan]:
+    """AprilGan with the tiny CLIP."""
+    return lambda **kwargs: AprilGan(**{**tiny_arguments, "visualizer": False, **kwargs})
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    options = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "max_epochs": 1}
+    return Engine(default_root_dir=tmp_path, **options)
+
+
+def data(category: str = "bolt") -> MVTecAD:
+    return MVTecAD(GOLDEN / "dataset", category, train_batch_size=4, eval_batch_size=4, num_workers=0)
+
+
+def outputs(model: AprilGan) -> tuple[Tensor, Tensor]:
+    """Score and map of a fixed image through pre-processor, model and post-processor."""
+    image = torch.rand(2, 3, GOLDEN_SIZE, GOLDEN_SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        batch = model.eval()(image)
+    return batch.pred_score, batch.anomaly_map
+
+
+# --- learning type and optimizer ---
+
+
+def test_learning_type(make: Callable[..., AprilGan]) -> None:
+    assert make().learning_type == LearningType.ZERO_SHOT
+    assert make(k_shot=2).learning_type == LearningType.FEW_SHOT
+    assert make(adapters=None, k_shot=2).learning_type == LearningType.ONE_CLASS
+
+
+def test_only_adapters_are_optimised(make: Callable[..., AprilGan]) -> None:
+    assert make().configure_optimizers() is None
+    model = make(adapters=None, learning_rate=0.5)
+    (group,) = model.configure_optimizers().param_groups
+    assert (group["lr"], group["betas"]) == (0.5, (0.5, 0.999))
+    assert {id(parameter) for parameter in group["params"]} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+# --- class name and references ---
+
+
+def test_class_name_is_the_argument_then_the_category_then_object(
+    make: Callable[..., AprilGan], engine: Engine
+) -> None:
+    named, from_data, bare = make(class_name="fabric"), make(), make()
+    engine.predict(bare, data_path=BOLT / "test" / "good" / "000.png")
+    assert bare.model.class_name == "object"
+    engine.validate(named, datamodule=data())
+    assert named.model.class_name == "fabric"
+    engine.validate(from_data, datamodule=data())
+    assert from_data.model.class_name == "bolt"
+
+
+def test_another_category_replaces_text_features_and_references(
+    make: Callable[..., AprilGan], engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make(k_shot=1)
+    engine.test(model, datamodule=data("bolt"))
+    first = model.model.text_features.clone()
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        engine.test(model, datamodule=data("fabric"))
+    assert "Target changed" in caplog.text
+    assert not torch.equal(first, model.model.text_features)
+    assert all("fabric" in path for path in model.reference_paths)
+
+
+def test_references_depend_on_the_seed_alone(make: Callable[..., AprilGan], engine: Engine) -> None:
+    drawn = []
+    for seed in (0, 0, 1, 2, 3, 4):
+        model = make(k_shot=2, seed=seed)
+        engine.validate(model, datamodule=data())
+        drawn.append(tuple(model.reference_paths))
+        assert len(set(model.reference_paths)) == 2
+        assert all("train/good" in path for path in model.reference_paths)
+        assert len(model.model.memory.banks[0]) == 2 * 25
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("source", [BOLT / "train", str(BOLT / "train" / "good")])
+def test_references_from_a_folder(make: Callable[..., AprilGan], engine: Engine, source: object) -> None:
+    model = make(k_shot=2, few_shot_source=source)
+    engine.predict(model, data_path=BOLT / "test")
+    assert all(path.startswith(str(BOLT / "train")) for path in model.reference_paths)
+
+
+def test_references_from_a_list_are_exactly_these(make: Callable[..., AprilGan], engine: Engine) -> None:
+    paths = [str(BOLT / "train" / "good" / name) for name in ("001.png", "000.png", "001.png")]
+    model = make(k_shot=3, few_shot_source=paths)
+    engine.predict(model, data_path=BOLT / "test" / "good")
+    assert model.reference_paths == paths
+
+
+def test_more_draws_than_images_with_replacement(make: Callable[..., AprilGan], engine: Engine) -> None:
+    model = make(k_shot=50, with_replacement=True)
+    engine.validate(model, datamodule=data())
+    assert len(model.reference_paths) == 50
+
+
+def test_a_setup_by_hand_is_kept(make: Callable[..., AprilGan], engine: Engine) -> None:
+    model = make(class_name="bolt")
+    model.model.setup("bolt", torch.randn(2, 3, GOLDEN_SIZE, GOLDEN_SIZE))
+    engine.predict(model, data_path=BOLT / "test" / "good" / "000.png")
+    assert not model.model.memory.is_empty
+
+
+def test_the_torch_model_needs_no_trainer_and_may_be_set_up_again(make: Callable[..., AprilGan]) -> None:
+    model, images = make().model, torch.randn(2, 3, GOLDEN_SIZE, GOLDEN_SIZE)
+    with pytest.raises(RuntimeError, match=r"call setup\(class_name\) first"):
+        model(images)
+    model.setup("bolt", images)
+    few = model(images)
+    torch.testing.assert_close(few.pred_score.shape, (2,))
+    model.setup("fabric")
+    assert model.memory.is_empty
+    assert model(images).anomaly_map.shape == (2, GOLDEN_SIZE, GOLDEN_SIZE)
+    model.setup("bolt", images)
+    torch.testing.assert_close(model(images).anomaly_map, few.anomaly_map)
+
+
+def test_setup_in_inference_mode_leaves_loadable_buffers(make: Callable[..., AprilGan]) -> None:
+    model = make().model
+    with torch.inference_mode():
+        model.setup("bolt", torch.randn(1, 3, GOLDEN_SIZE, GOLDEN_SIZE))
+    assert not any(buffer.is_inference() for buffer in model.buffers())
+
+
+# --- precision and batches ---
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_a_batch_equals_one_by_one(make: Callable[..., AprilGan], shots: int) -> None:
+    model, images = make().model, torch.randn(3, 3, GOLDEN_SIZE, GOLDEN_SIZE)
+    model.setup("bolt", images[:shots] + 0.1 if shots else None)
+    together = model(images)
+    alone = [model(image.unsqueeze(0)) for image in images]
+    torch.testing.assert_close(together.pred_score, torch.cat([each.pred_score for each in alone]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.anomaly_map, torch.cat([each.anomaly_map for each in alone]), atol=1e-4, rtol=0)
+
+
+def test_mixed_precision_keeps_scores_in_float32(make: Callable[..., AprilGan]) -> None:
+    model, images = make().model, torch.randn(2, 3, GOLDEN_SIZE, GOLDEN_SIZE)
+    model.setup("bolt", images + 0.1)
+    full = model(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(images)
+    assert mixed.anomaly_map.dtype == mixed.pred_score.dtype == torch.float32
+    assert (mixed.anomaly_map - full.anomaly_map).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_engine_with_mixed_precision(make: Callable[..., AprilGan], tmp_path: Path, precision: str) -> None:
+    engine = Engine(
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False, precision=precision
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fp16 is not supported on CPU")  # Lightning then uses bfloat16
+        (metrics,) = engine.test(make(k_shot=1), datamodule=data())
+    assert all(0 <= value <= 1 for value in metrics.values())
+
+
+# --- checkpoints ---
+
+
+def checkpointed(make: Callable[..., AprilGan], engine: Engine, **kwargs: object) -> tuple[AprilGan, Path]:
+    model = make(**kwargs)
+    engine.validate(model, datamodule=data())
+    path = Path(engine.trainer.default_root_dir) / "model.ckpt"
+    engine.trainer.save_checkpoint(path)
+    return model, path
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_load_from_checkpoint(make: Callable[..., AprilGan], engine: Engine, shots: int) -> None:
+    model, path = checkpointed(make, engine, k_shot=shots)
+    loaded = AprilGan.load_from_checkpoint(path)
+    assert loaded.reference_paths == model.reference_paths
+    for actual, expected in zip(outputs(loaded), outputs(model), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_a_checkpoint_holds_no_clip_and_needs_no_adapter_file(
+    tiny_arguments: dict, make: Callable[..., AprilGan], engine: Engine, tmp_path: Path
+) -> None:
+    copy = tmp_path / "adapters.pth"
+    copy.write_bytes((GOLDEN / "adapters.pth").read_bytes())
+    model, path = checkpointed(make, engine, k_shot=1, adapters=str(copy), few_shot_source=str(BOLT / "train"))
+    copy.unlink()
+    stored = torch.load(path, weights_only=True)
+    assert not [name for name in stored["state_dict"] if "encoder" in name]
+    assert path.stat().st_size < 200_000
+    for actual, expected in zip(outputs(AprilGan.load_from_checkpoint(path)), outputs(model), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_prompts_travel_in_the_checkpoint(make: Callable[..., AprilGan], engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.yaml"
+    file.write_text("{normal_states: ['{}'], abnormal_states: ['bad {}'], templates: ['a {}']}")
+    model, path = checkpointed(make, engine, prompts=str(file))
+    file.unlink()
+    loaded = AprilGan.load_from_checkpoint(path)
+    assert loaded.model.prompts == model.model.prompts
+    with pytest.raises(ValueError, match=r"another model than the one that loads it: prompts"):
+        AprilGan.load_from_checkpoint(path, prompts=None)
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_engine_test_with_a_checkpoint_equals_without(
+    make: Callable[..., AprilGan], engine: Engine, shots: int
+) -> None:
+    model, path = checkpointed(make, engine, k_shot=shots)
+    (fresh,) = engine.test(model, datamodule=data())
+    (loaded,) = engine.test(make(k_shot=shots), datamodule=data(), ckpt_path=path)
+    assert loaded == fresh
+
+
+def test_a_checkpoint_brings_references_to_prediction(make: Callable[..., AprilGan], engine: Engine) -> None:
+    model, path = checkpointed(make, engine, k_shot=2)
+    loaded = make(k_shot=2)
+    predictions = engine.predict(loaded, data_path=BOLT / "test" / "good", ckpt_path=path)
+    assert loaded.reference_paths == model.reference_paths
+    assert loaded.model.class_name == "bolt"
+    assert len(predictions) == 4
+
+
+def test_a_zero_shot_checkpoint_serves_few_shot_with_new_references(
+    make: Callable[..., AprilGan], engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, path = checkpointed(make, engine)
+    model = make(k_shot=2)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        engine.test(model, datamodule=data(), ckpt_path=path)
+    assert "thresholds need a new validation" in caplog.text
+    assert len(model.model.memory.banks[0]) == 50
+    assert model.model.score_bounds.isnan().all()
+
+
+def test_small_memory_banks_are_kept_in_checkpoints(make: Callable[..., AprilGan], engine: Engine) -> None:
+    small = {"coreset_sampling_ratio": 0.5, "half_precision_memory": True}
+    model, path = checkpointed(make, engine, k_shot=4, **small)
+    assert [(bank.shape[0], bank.dtype) for bank in model.model.memory.banks] == [(4 * 12, torch.bfloat16)] * 4
+    loaded = AprilGan.load_from_checkpoint(path)
+    for one, other in zip(model.model.memory.banks, loaded.model.memory.banks, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
+    assert all(torch.equal(*pair) for pair in zip(outputs(model), outputs(loaded), strict=True))
+    again = make(k_shot=4)
+    engine.test(again, datamodule=data(), ckpt_path=path)
+    assert len(again.model.memory.stage0) == 4 * 25  # other references than the checkpoint's: all tokens
+
+
+def test_a_coreset_ratio_out_of_range_is_refused(make: Callable[..., AprilGan]) -> None:
+    for ratio in (0, -0.1, 1.1):
+        with pytest.raises(ValueError, match=r"`coreset_sampling_ratio` .* 0 < ratio <= 1; got"):
+            make(coreset_sampling_ratio=ratio)
+
+
+def test_named_adapters_are_not_fetched_for_a_checkpoint(
+    make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = checkpointed(make, engine)
+    monkeypatch.setattr("anomalib_aprilgan.lightning_model.fetch_adapters", lambda _name: pytest.fail("fetched"))
+    engine.test(make(adapters="auto"), datamodule=data(), ckpt_path=path)
+    engine.test(AprilGan.load_from_checkpoint(path, visualizer=False), datamodule=data())
+
+
+# --- named adapters ---
+
+
+@pytest.mark.parametrize(("adapters", "fetched"), [("auto", "visa"), ("mvtecad", "mvtecad"), ("visa", "visa")])
+def test_named_adapters_are_fetched_when_they_are_needed(
+    make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch, adapters: str, fetched: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
+    )
+    model = make(adapters=adapters)
+    assert asked == []
+    engine.test(model, datamodule=data())
+    assert asked == [fetched]
+    assert set(weights.RELEASED_ADAPTERS) == {"mvtecad", "visa"}
+
+
+# --- mistakes ---
+
+
+def test_k_shot_larger_than_the_number_of_images(make: Callable[..., AprilGan], engine: Engine) -> None:
+    with pytest.raises(ValueError, match=r"`k_shot` 99 is larger than the number of normal reference images"):
+        engine.validate(make(k_shot=99), datamodule=data())
+
+
+def test_negative_k_shot(make: Callable[..., AprilGan]) -> None:
+    with pytest.raises(ValueError, match=r"`k_shot` must be 0"):
+        make(k_shot=-1)
+
+
+def test_a_list_of_another_length_than_k_shot(make: Callable[..., AprilGan], engine: Engine) -> None:
+    with pytest.raises(ValueError, match=r"lists 1 images, but `k_shot` is 2"):
+        engine.predict(make(k_shot=2, few_shot_source=["a.png"]), data_path=BOLT / "test" / "good")
+
+
+def test_prediction_without_references(make: Callable[..., AprilGan], engine: Engine) -> None:
+    with pytest.raises(ValueError, match="there are no reference images: give `few_shot_source`"):
+        engine.predict(make(k_shot=1), data_path=BOLT / "test" / "good")
+
+
+def test_sources_that_hold_no_images(make: Callable[..., AprilGan], engine: Engine, tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "image.png").write_bytes(b"no image")
+    for source, message in (
+        (tmp_path / "none", "does not exist"),
+        (empty, "holds no images"),
+        (broken, r"image\.png' can't be read"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            engine.predict(make(k_shot=1, few_shot_source=source), data_path=BOLT / "test" / "good")
+
+
+def test_training_on_normal_images(make: Callable[..., AprilGan], engine: Engine) -> None:
+    with pytest.raises(ValueError, match=r"normal images without masks\. Wrap a labelled data module"):
+        engine.fit(make(adapters=None), datamodule=data())
+
+
+def test_untrained_adapters_are_called_so(
+    make: Callable[..., AprilGan], engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        engine.test(make(adapters=None), datamodule=data())
+    assert "adapters are untrained" in caplog.text
+
+
+def test_checkpoint_of_vit_l_is_small(engine: Engine, tmp_path: Path) -> None:
+    """What is saved of the real architecture, at a small image size and without its weights, is its adapters."""
+    prompts = {"normal_states": ["{}"], "abnormal_states": ["damaged {}"], "templates": ["a photo of a {}."]}
+    model = AprilGan("ViT-L-14-336", None, image_size=56, adapters=None, prompts=prompts, visualizer=False)
+    model.adapters = "mvtecad"  # a network that knows its adapters is validated without training
+    model._adapters_ready = True
+    engine.validate(model, datamodule=data())
+    (checkpoint,) = tmp_path.glob("**/calibrated.ckpt")
+    assert 12e6 < checkpoint.stat().st_size < 30e6

@@ -1,0 +1,164 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Inspecting one's own parts: anomalib's predict, and its Folder without masks or without defects."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.cli.cli import main
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_aprilgan import AprilGan
+from bad_files import write_bad
+from conftest import GOLDEN
+
+BOLT = GOLDEN / "dataset" / "bolt"
+Anomalib = Callable[..., Path]
+
+
+@pytest.fixture
+def anomalib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_arguments: dict) -> Anomalib:
+    """Runs ``anomalib COMMAND --model AprilGan`` with the goldens' model; returns the folder of its results."""
+
+    def run(command: str, *arguments: object) -> Path:
+        monkeypatch.chdir(tmp_path)
+        model = [f"--model.{name}={value}" for name, value in tiny_arguments.items()]
+        quiet = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+        monkeypatch.setattr(
+            sys, "argv", ["anomalib", command, "--model", "AprilGan", *model, *map(str, arguments), *quiet]
+        )
+        main()
+        return max((tmp_path / "results" / "AprilGan").rglob("images"), key=lambda path: path.stat().st_mtime).parent
+
+    return run
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+
+
+def rows(results: Path) -> list[dict[str, str]]:
+    """The table of predictions."""
+    with (results / "predictions.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("references", [[], ["--model.k_shot=2", f"--model.few_shot_source={BOLT / 'train' / 'good'}"]])
+def test_predict_an_image(anomalib: Anomalib, references: list[str]) -> None:
+    image = BOLT / "test" / "scratch" / "000.png"
+    results = anomalib("predict", "--model.class_name=metal bracket", *references, "--data", image)
+    (row,) = rows(results)
+    assert row["image_path"] == str(image)
+    assert float(row["threshold"]) == 0.5
+    assert (float(row["pred_score"]) >= 0.5) is (row["pred_label"] == "True")
+    assert [path.relative_to(results / "images") for path in results.rglob("*.png")] == [Path("scratch/000.png")]
+
+
+def test_predict_nested_folders_with_other_files_and_bad_images(
+    anomalib: Anomalib, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pictures of images with the same name are kept apart; what is no image is named and does not stop the rest."""
+    parts = tmp_path / "parts"
+    for folder in ("a/left", "b/left"):
+        shutil.copytree(BOLT / "test" / "good", parts / folder)
+    (parts / "notes.txt").write_text("no image")
+    (parts / "a" / "list.csv").write_text("000.png,ok")
+    bad = write_bad(parts / "b")
+    results = anomalib("predict", "--model.class_name=bolt", "--data", parts)
+    written = {str(path.relative_to(results / "images")) for path in results.rglob("*.png")}
+    names = [path.name for path in sorted((BOLT / "test" / "good").iterdir())]
+    assert written == {f"parts/{folder}/left/{name}" for folder in "ab" for name in names}
+    assert len(rows(results)) == 2 * len(names)
+    assert all(str(path) in caplog.text for path in bad.values())
+
+
+def test_predict_a_single_bad_file(anomalib: Anomalib, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"None of the files .*text\.png' can't be read as an image"):
+        anomalib("predict", "--data", write_bad(tmp_path)["text"])
+
+
+def test_predict_an_empty_folder(anomalib: Anomalib, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"Found 0 images in .*empty"):
+        anomalib("predict", "--data", tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [(" ", "must be a word"), ("very " * 300 + "long", "more than CLIP's 77")]
+)
+def test_class_names_that_are_none(tiny_arguments: dict, engine: Engine, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine.predict(AprilGan(**tiny_arguments, class_name=name), data_path=BOLT / "test" / "good")
+
+
+def test_16_bits_predict_as_8_bits(tiny_arguments: dict, engine: Engine, tmp_path: Path) -> None:
+    """The same picture in both depths gives the same score."""
+    levels = np.asarray(Image.open(BOLT / "test" / "good" / "000.png").convert("L"))
+    folder = tmp_path / "depths"
+    folder.mkdir()
+    Image.fromarray(levels).save(folder / "8.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(folder / "16.png")
+    model = AprilGan(**tiny_arguments, class_name="bolt")
+    first, second = engine.predict(model, data_path=folder)
+    torch.testing.assert_close(first.anomaly_map, second.anomaly_map)
+
+
+def test_1x1_and_8000x6000_images(tiny_arguments: dict, engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "sizes"
+    folder.mkdir()
+    for size in ((1, 1), (8000, 6000)):
+        Image.new("RGB", size, (90, 120, 60)).save(folder / f"{size[0]}.png", compress_level=1)
+    model = AprilGan(**tiny_arguments, class_name="bolt", visualizer=False)
+    first, second = engine.predict(model, data_path=folder)
+    torch.testing.assert_close(first.pred_score, second.pred_score)  # both are one colour
+
+
+# --- anomalib's Folder ---
+
+
+def folder(**kwargs: object) -> Folder:
+    return Folder("parts", root=BOLT, train_batch_size=4, eval_batch_size=4, num_workers=0, **kwargs)
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("action", ["test", "train"])
+def test_only_normal_images(
+    tiny_arguments: dict, engine: Engine, caplog: pytest.LogCaptureFixture, shots: int, action: str
+) -> None:
+    data = folder(normal_dir="train/good", normal_test_dir="test/good")
+    model = AprilGan(**tiny_arguments, k_shot=shots, visualizer=False)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        (metrics,) = getattr(engine, action)(model, datamodule=data)
+    assert metrics == {}
+    assert "image_AUROC" in caplog.text
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_defects_without_masks(tiny_arguments: dict, engine: Engine, shots: int) -> None:
+    data = folder(normal_dir="train/good", normal_test_dir="test/good", abnormal_dir="test/scratch")
+    (metrics,) = engine.test(AprilGan(**tiny_arguments, k_shot=shots, visualizer=False), datamodule=data)
+    assert set(metrics) == {"image_AUROC", "image_F1Max", "image_AUPR"}
+
+
+@pytest.mark.parametrize("command", ["test", "train"])
+def test_folder_of_normal_images_on_the_command_line(
+    anomalib: Anomalib, caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    data = {"name": "parts", "root": BOLT, "normal_dir": "train/good", "normal_test_dir": "test/good", "num_workers": 0}
+    with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
+        results = anomalib(command, "--model.k_shot=2", "--data=Folder", *(f"--data.{k}={v}" for k, v in data.items()))
+    assert list(results.glob("images/**/*.png"))
+    assert "Not computed, for want of normal or of abnormal images or masks: image_AUROC" in caplog.text
+    assert "Thresholds from 2 normal images" in caplog.text

@@ -1,0 +1,79 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics that the test images can't tell are absent, and named once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import anomalib.metrics
+import pytest
+import torch
+from anomalib.data import Folder, ImageBatch
+from anomalib.engine import Engine
+
+from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.components.evaluator import image_metrics
+from conftest import GOLDEN
+
+BOLT = GOLDEN / "dataset" / "bolt"
+IMAGE = ["image_AUROC", "image_F1Max", "image_AUPR"]
+PIXEL = ["pixel_AUROC", "pixel_F1Max", "pixel_AUPR", "pixel_AUPRO"]
+
+
+def batch(scores: torch.Tensor, labels: torch.Tensor) -> ImageBatch:
+    return ImageBatch(image=torch.zeros(len(scores), 3, 4, 4), pred_score=scores, gt_label=labels)
+
+
+def test_image_metrics_are_anomalibs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.rand(40, generator=generator), torch.arange(40) % 3 == 0
+    for metric, name in zip(image_metrics(), IMAGE, strict=True):
+        theirs = getattr(anomalib.metrics, name.removeprefix("image_"))(fields=["pred_score", "gt_label"])
+        for part in torch.arange(40).split(7):
+            metric.update(batch(scores[part], labels[part]))
+            theirs.update(batch(scores[part], labels[part]))
+        assert metric.name == name
+        assert torch.equal(metric.compute(), theirs.compute())
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_image_metrics_of_one_kind_are_none_until_reset(label: int) -> None:
+    for metric in image_metrics():
+        metric.update(batch(torch.rand(4), torch.full((4,), label)))
+        assert metric.compute() is None
+        metric.update(batch(torch.rand(1), torch.tensor([1 - label])))
+        assert metric.compute() is not None
+        metric.reset()
+        metric.update(batch(torch.rand(1), torch.tensor([label])))
+        assert metric.compute() is None
+
+
+@pytest.mark.parametrize(
+    ("directories", "absent"),
+    [
+        ({"normal_test_dir": "test/good"}, [*IMAGE, *PIXEL]),
+        ({"normal_test_dir": "test/good", "abnormal_dir": "test/scratch"}, PIXEL),
+        ({"normal_test_dir": "test/one", "abnormal_dir": "test/none"}, [*IMAGE, *PIXEL]),
+    ],
+    ids=["no defects", "no masks", "a single image"],
+)
+def test_what_is_absent_is_named_once(
+    tiny_arguments: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture, directories: dict, absent: list[str]
+) -> None:
+    root = tmp_path / "bolt"
+    shutil.copytree(BOLT, root)
+    (root / "test/one").mkdir()
+    shutil.copy(root / "test/good/000.png", root / "test/one")
+    directories = {name: path for name, path in directories.items() if (root / path).is_dir()}
+    data = Folder(
+        "parts", root=root, normal_dir="train/good", **directories, num_workers=0, val_split_mode="same_as_test"
+    )
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        (metrics,) = engine.test(AprilGan(**tiny_arguments, visualizer=False), datamodule=data)
+    assert set(metrics) == {*IMAGE, *PIXEL} - set(absent)
+    said = [record.getMessage() for record in caplog.records if "Not computed" in record.getMessage()]
+    assert said == [f"Not computed, for want of normal or of abnormal images or masks: {', '.join(absent)}"]

@@ -1,0 +1,105 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing against Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.tv_tensors import Image as ImageTensor
+from torchvision.tv_tensors import Mask
+
+from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, bicubic_weights
+from conftest import GOLDEN
+
+
+@pytest.fixture
+def pre_processor() -> AprilGanPreProcessor:
+    return AprilGanPreProcessor((70, 70), IMAGE_MEAN, IMAGE_STD)
+
+
+@pytest.mark.parametrize("shape", [(112, 80), (40, 33)])
+def test_images_equal_pillows(pre_processor: AprilGanPreProcessor, shape: tuple[int, int]) -> None:
+    levels = np.asarray(Image.open(GOLDEN / "dataset" / "fabric" / "train" / "good" / "000.png"))[
+        : shape[0], : shape[1]
+    ]
+    resized = np.asarray(Image.fromarray(levels).resize((70, 70), Image.Resampling.BICUBIC)) / 255
+    expected = (resized - IMAGE_MEAN) / IMAGE_STD
+    actual = pre_processor.transform(ImageTensor(torch.from_numpy(levels.copy()).permute(2, 0, 1) / 255))
+    difference = np.abs(actual.permute(1, 2, 0).numpy() - expected)
+    assert difference.max() < 2.1 / 255 / min(IMAGE_STD)  # levels of rounding
+    assert difference.mean() < 1e-3
+
+
+def test_masks_equal_pillows_bilinear_majority(pre_processor: AprilGanPreProcessor) -> None:
+    mask = np.zeros((112, 80), dtype=np.uint8)
+    mask[20:47, 30:33] = 1
+    expected = np.asarray(Image.fromarray(mask * 255).resize((70, 70), Image.Resampling.BILINEAR)) / 255 > 0.5
+    for masks in (Mask(torch.from_numpy(mask)), Mask(torch.from_numpy(mask).expand(2, -1, -1))):
+        _, actual = pre_processor.transform(ImageTensor(torch.zeros(3, 112, 80)), masks)
+        assert actual.dtype == masks.dtype
+        assert isinstance(actual, Mask)
+        assert (actual.numpy() == expected).all()
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("dataset/*/ground_truth/*/*.png")), ids=lambda path: path.stem)
+def test_golden_masks_equal_pillows(pre_processor: AprilGanPreProcessor, path: Path) -> None:
+    mask = Image.open(path).convert("L")
+    expected = np.asarray(mask.resize((70, 70), Image.Resampling.BILINEAR)) / 255 > 0.5
+    source = Mask(torch.from_numpy((np.asarray(mask) > 0).astype(np.uint8)))
+    _, actual = pre_processor.transform(ImageTensor(torch.zeros(3, *source.shape)), source)
+    assert (actual.numpy() == expected).all()
+
+
+def test_what_has_the_size_is_not_touched(pre_processor: AprilGanPreProcessor) -> None:
+    image, mask = ImageTensor(torch.rand(3, 70, 70)), Mask(torch.randint(0, 2, (70, 70)))
+    resize = pre_processor.transform.transforms[0]
+    assert torch.equal(resize(image), image)
+    assert torch.equal(resize(mask), mask)
+
+
+@pytest.mark.parametrize("shape", [(112, 80), (40, 33), (1, 1), (700, 30)])
+def test_the_exported_transform_gives_the_same_pixels(
+    pre_processor: AprilGanPreProcessor, shape: tuple[int, int]
+) -> None:
+    image = ImageTensor(torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0)) / 255)
+    exported = pre_processor(image.unsqueeze(0))[0]
+    levels = (exported - pre_processor.transform(image)).abs() * torch.tensor(IMAGE_STD).view(3, 1, 1) * 255
+    assert levels.max() < 2.1  # rounding in one pass may be carried into the other
+    assert (levels > 0.5).float().mean() < 0.02
+
+
+def test_the_exported_transform_leaves_images_of_the_size(pre_processor: AprilGanPreProcessor) -> None:
+    image = torch.randint(0, 256, (1, 3, 70, 70)) / 255
+    torch.testing.assert_close(pre_processor.export_transform.transforms[0](image), image, atol=1e-6, rtol=0)
+
+
+def test_bicubic_weights_equal_a_naive_loop() -> None:
+    """Pillow's formula, pixel by pixel, for shrinking and enlarging."""
+    for length, size in ((9, 4), (4, 9)):
+        scale = length / size
+        reach = max(scale, 1)
+        for row, weights in enumerate(bicubic_weights(length, size)):
+            x = [abs(column + 0.5 - (row + 0.5) * scale) / reach for column in range(length)]
+            kernel = [
+                1.5 * d**3 - 2.5 * d**2 + 1 if d < 1 else (-0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0)
+                for d in x
+            ]
+            torch.testing.assert_close(weights, torch.tensor(kernel) / sum(kernel))
+
+
+def test_checkpoint_round_trip_with_another_size(pre_processor: AprilGanPreProcessor) -> None:
+    other = AprilGanPreProcessor((56, 56), (0.5,) * 3, (0.5,) * 3)
+    other.load_checkpoint_config(pre_processor.checkpoint_config())
+    image = ImageTensor(torch.rand(3, 80, 90))
+    assert torch.equal(other.transform(image), pre_processor.transform(image))
+
+
+def test_another_transform_in_a_checkpoint_is_refused(pre_processor: AprilGanPreProcessor) -> None:
+    with pytest.raises(ValueError, match="another pre-processor"):
+        pre_processor.load_checkpoint_config({"transform": None})

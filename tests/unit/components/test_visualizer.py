@@ -1,0 +1,95 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures: captions, panels, one colour scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageItem, MVTecAD
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption, common_folder
+from conftest import GOLDEN
+
+IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
+
+
+def module(normalized: bool = True) -> SimpleNamespace:
+    """What the visualizer asks a model."""
+    post_processor = SimpleNamespace(enable_normalization=True) if normalized else None
+    return SimpleNamespace(model=SimpleNamespace(class_name="bolt", map_maximum=4.0), post_processor=post_processor)
+
+
+def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object) -> ImageItem:
+    return ImageItem(
+        image=torch.zeros(3, 16, 16),
+        image_path=None if path is None else str(path),
+        anomaly_map=anomaly_map,
+        pred_score=torch.tensor(0.7),
+        **kwargs,
+    )
+
+
+def map_panel(anomaly_map: torch.Tensor, normalized: bool = True) -> np.ndarray:
+    """The pixels of image + anomaly map, without its title."""
+    picture = AprilGanVisualizer().picture(item(anomaly_map), module(normalized))
+    return np.asarray(picture)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
+
+
+def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
+    """Equal values below, and very different ones above."""
+    low, high = torch.full((2, 64, 64), 0.3)
+    high[:8] = 1.0
+    np.testing.assert_array_equal(map_panel(low), map_panel(high))
+    assert np.abs(map_panel(low) - map_panel(torch.full((64, 64), 0.6))).mean() > 10
+
+
+def test_raw_maps_are_shown_over_their_theoretical_range() -> None:
+    np.testing.assert_array_equal(map_panel(torch.full((64, 64), 1.2), False), map_panel(torch.full((64, 64), 0.3)))
+
+
+def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
+    levels = np.asarray(Image.open(IMAGE).convert("L"))
+    Image.fromarray(levels).save(tmp_path / "8.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    pictures = [
+        np.asarray(AprilGanVisualizer().picture(item(torch.zeros(16, 16), tmp_path / name), module()))
+        for name in ("8.png", "16.png")
+    ]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
+    assert pictures[0][CAPTION_HEIGHT + 64 :].std() > 10
+
+
+@pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "")])
+def test_caption(label: bool | None, words: str) -> None:
+    prediction = SimpleNamespace(
+        pred_score=torch.tensor(0.7), pred_label=label if label is None else torch.tensor(label)
+    )
+    assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", *([words] if words else [])]
+
+
+def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> None:
+    """Image, mask, image + map, image + predicted mask, and a caption that is not empty."""
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    engine.test(AprilGan(**tiny_arguments), datamodule=MVTecAD(GOLDEN / "dataset", "bolt", num_workers=0))
+    pictures = sorted(path.relative_to(path.parents[1]) for path in tmp_path.rglob("*.png"))
+    assert len(pictures) == 9
+    assert Path("scratch/000.png") in pictures
+    (path,) = tmp_path.rglob("scratch/000.png")
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (256 + CAPTION_HEIGHT, 4 * 256, 3)
+    assert pixels[:CAPTION_HEIGHT].max() > 200
+    mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
+    assert set(np.unique(mask > 127)) == {False, True}
+
+
+def test_common_folder() -> None:
+    assert common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]) == Path("/a/b")
+    assert common_folder([Path("/a/b/1.png")]) == Path("/a/b")
