@@ -4,49 +4,47 @@
 """APRIL-GAN as an anomalib model: steps, hooks and components; no tensor maths."""
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule
 from anomalib.metrics import Evaluator
-from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
-from anomalib_aprilgan.components import checkpoint as checkpoints
+from anomalib_aprilgan.compat.lightning import current_datamodule
+from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
+from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
 from anomalib_aprilgan.components.distributed_evaluation import unrepeated
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics
 from anomalib_aprilgan.components.export import AprilGanExport
 from anomalib_aprilgan.components.graceful_shutdown import Interruption
 from anomalib_aprilgan.components.metrics import pixel_metrics
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
-from anomalib_aprilgan.components.predictions import add_to_table, leave_out_unreadable, start_table
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
+from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
-from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
-from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
+from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
+from anomalib_aprilgan.data.references import read_references, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
-from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
-from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, peak
+from anomalib_aprilgan.prompts import PromptEnsemble
+from anomalib_aprilgan.target import HAND, TargetRequest
+from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, map_maxima
 
 logger = logging.getLogger(__name__)
 
-# Not anomalib's model.ckpt: a test after training would replace it.
-CALIBRATED = "calibrated.ckpt"
 NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
+TRAINED = "trained here"
 
 
-class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
+class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_onnx differs, as in anomalib
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
@@ -62,15 +60,15 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
             data module's normal training images.
         with_replacement: Draw references with replacement, as the authors do.
-        coreset_sampling_ratio: Share of each reference's patch tokens that memory banks keep, in (0, 1]; PatchCore's
+        coreset_sampling_ratio: Fraction of each reference's patch tokens that memory banks keep, in (0, 1]; PatchCore's
             sampler chooses them.
-        half_precision_memory: Keep memory banks in bfloat16, in half the room.
+        half_precision_memory: Keep memory banks in bfloat16, in half the memory.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
-            None: the report's ensemble.
+            None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
-        false_positive_rate: Share of normal images, in [0, 1), that may be called abnormal where thresholds come from
-            normal images alone: the references, or a validation set without defects.
+        false_positive_rate: Fraction of normal images, in [0, 1), that may be called abnormal where thresholds come
+            from normal images alone: the references, or a validation set without defects.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
         evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
@@ -111,17 +109,10 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         if post_processor is True:
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        if k_shot < 0:
-            msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {k_shot}."
-            raise ValueError(msg)
-        if class_name is not None:
-            check_class_name(class_name)
         self.adapters = adapters
-        self.class_name = class_name
-        self.k_shot = k_shot
-        self.few_shot_source = few_shot_source
-        self.with_replacement = with_replacement
-        self.seed = seed
+        self.request = TargetRequest(
+            class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
+        )
         self.learning_rate = learning_rate
 
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
@@ -131,13 +122,12 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
             self.model: AprilGanModel = AprilGanModel(
                 encoder, ensemble, image_size, coreset_sampling_ratio, half_precision_memory
             )
-        self.reference_paths: list[str] = []
-        self._target: list[Any] | None = None
+        self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
-        self._adapters_ready = False
-        self._calibrated = False
+        self.loaded_adapters: str | None = None  # whose weights the model has; None: nobody's
         if adapters is not None and adapters not in NAMED_ADAPTERS:
-            self._load_adapters(adapters)
+            self.model.adapters.load_file(adapters)
+            self.loaded_adapters = adapters
 
     # --- what anomalib asks a model ---
 
@@ -146,7 +136,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         """ONE_CLASS while adapters are to be trained: Engine trains no zero- and few-shot models. Else by k_shot."""
         if self.adapters is None:
             return LearningType.ONE_CLASS
-        return LearningType.FEW_SHOT if self.k_shot else LearningType.ZERO_SHOT
+        return LearningType.FEW_SHOT if self.request.k_shot else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -177,9 +167,9 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         return AprilGanVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
-        """The components of anomalib, and an orderly end when the run is interrupted."""
+        """Anomalib's components, what is written beside them, and a graceful shutdown."""
         components: Any = super().configure_callbacks()
-        return [*components, Interruption()]
+        return [*components, PredictionsTable(), CalibratedCheckpoint(), Interruption()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
@@ -194,135 +184,72 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     # --- setting up ---
 
     def setup(self, stage: str) -> None:
-        """Check that the data fit the model; from here on checkpoints are whole files."""
+        """Check that the data fit the model; from here on checkpoints are written in one step."""
         del stage
-        checkpoints.use_whole_files(self.trainer.strategy)
-        if self.adapters is not None and isinstance(self._datamodule, AuxiliaryDataModule):
-            msg = (
-                f"`adapters` is {self.adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set "
-                "`adapters` to None to train, or give the target data module alone to test."
-            )
-            raise ValueError(msg)
+        use_whole_files(self.trainer.strategy)
+        if self.adapters is not None:
+            check_for_evaluation(current_datamodule(self), self.adapters)
 
     def on_fit_start(self) -> None:
         """Encode the names of the auxiliary categories."""
-        categories = getattr(self._datamodule, "train_categories", None)
-        if not categories:
-            msg = (
-                "Adapters are trained on defects and their masks, but the training data of "
-                f"{type(self._datamodule).__name__} are normal images without masks. Wrap a labelled data module in "
-                "AuxiliaryDataModule, or set `adapters` to use trained ones."
-            )
-            raise ValueError(msg)
+        categories = categories_to_train_on(current_datamodule(self))
         self._category_features = {name: self.model.encode_class_name(name) for name in categories}
 
-    def on_validation_start(self) -> None:
-        """Set class name and references."""
-        self._set_target()
-
-    def on_test_start(self) -> None:
-        """Set class name, references and, if there was no validation, thresholds."""
-        self.prepare()
-
-    def on_predict_start(self) -> None:
-        """The same, after a look at the files."""
-        leave_out_unreadable(self.trainer)
-        self.prepare()
-        start_table(self._table)
-
     def prepare(self) -> None:
-        """Set class name, references and thresholds as a prediction would first, which needs no data module."""
-        self._set_target()
-        self._calibrate()
+        """Set target and thresholds as a prediction would first, which needs no data module."""
+        self.set_target()
+        target, post_processor = self.model.target, self.post_processor
+        if not target.references.paths or not isinstance(post_processor, AprilGanPostProcessor):
+            return
+        if not post_processor.is_calibrated:
+            scores = held_out_scores(self.model, target, self.reference_transform)
+            post_processor.calibrate_on_normal(*scores, self.model.map_upper_bound())
 
-    def _set_target(self) -> None:
-        """Bring adapters, text features and memory banks in line with the arguments and the data, if they are not.
+    def set_target(self) -> None:
+        """Bring adapters and target in line with the arguments and the data, if they are not."""
+        self.load_adapters()
+        datamodule, model = current_datamodule(self), self.model
+        class_name = resolve_class_name(self.request, datamodule, model.class_name, model.target_origin)
+        if model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name:
+            return
+        references = resolve_references(self.request, datamodule, model.references)
+        if (class_name, references) == (model.class_name, model.references):
+            return
+        if model.class_name is not None:
+            logger.warning("Target changed: thresholds need a new validation.")
+        logger.info("Class name in the prompts: %s", class_name)
+        if references.paths:
+            logger.info("Reference images: %s", ", ".join(references.paths))
+        images = read_references(references.paths, self.reference_transform) if references.paths else None
+        model.target = model.make_target(class_name, images, references)
+        if isinstance(self.post_processor, AprilGanPostProcessor):
+            self.post_processor.assume_range(model.map_upper_bound())
 
-        This happens here and not in setup(), because only now a checkpoint is restored and the model is on its device.
-        """
-        self._fetch_adapters()
-        class_name = self._wanted_class_name()
-        source = self.few_shot_source if isinstance(self.few_shot_source, list) else str(self.few_shot_source)
-        target = [class_name, self.k_shot, source if self.k_shot else None, self.with_replacement, self.seed]
-        if self.k_shot and self.model.coreset_sampling_ratio != 1:  # checkpoints from before there were coresets fit
-            target.append(self.model.coreset_sampling_ratio)
-        by_hand = self._target is None and self.model.class_name == class_name and not self.k_shot
-        if target != self._target and not by_hand:
-            if self._target is not None:
-                logger.warning("Target changed from %s to %s: thresholds need a new validation.", self._target, target)
-            self._set_up_model(class_name)
-        self._target = target
+    # Lightning's hooks, when a checkpoint is restored and the model is on its device.
+    on_validation_start = set_target
+    on_test_start = on_predict_start = prepare
 
-    def _fetch_adapters(self) -> None:
-        """Fetch named adapters, unless a checkpoint has brought some."""
-        if self._adapters_ready:
+    def load_adapters(self) -> None:
+        """Fetch and load named adapters, unless some are loaded, such as a checkpoint's."""
+        if self.loaded_adapters is not None:
             return
         if self.adapters is None:
             logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
             return
-        name = auto_adapters(self._datamodule) if self.adapters == "auto" else self.adapters
+        name = auto_adapters(current_datamodule(self)) if self.adapters == "auto" else self.adapters
         logger.info("Adapters trained on %s", name)
-        self._load_adapters(fetch_adapters(name))
+        self.model.adapters.load_file(fetch_adapters(name))
+        self.loaded_adapters = name
 
-    def _set_up_model(self, class_name: str) -> None:
-        logger.info("Class name in the prompts: %s", class_name)
-        self.reference_paths = choose_references(
-            self.k_shot, self.few_shot_source, self._datamodule, self.seed, self.with_replacement
-        )
-        references = None
-        if self.reference_paths:
-            logger.info("Reference images: %s", ", ".join(self.reference_paths))
-            references = read_references(self.reference_paths, self.reference_transform)
-        self.model.setup(class_name, references)
-        if isinstance(self.post_processor, AprilGanPostProcessor):
-            self.post_processor.assume_range(self.model.map_maximum)
-        self._calibrated = False
-
-    def _calibrate(self) -> None:
-        """Set thresholds from the references, each compared with the others, unless they come from a validation."""
-        if self._calibrated or not self.reference_paths or not isinstance(self.post_processor, AprilGanPostProcessor):
-            return
-        files = contents(self.reference_paths)
-        if len(set(files)) == 1:
-            logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
-        scores = [self._held_out_scores(files, file) for file in dict.fromkeys(files)]
-        self.post_processor.calibrate(self.model, *(torch.cat(parts) for parts in zip(*scores, strict=True)))
-        self._calibrated = True
-
-    def _held_out_scores(self, files: list[str], file: str) -> tuple[Tensor, Tensor]:
-        """Text scores (V,) and map maxima (V,) of a reference's views, compared with the references that differ."""
-        others = [index for index, other in enumerate(files) if other != file] or list(range(len(files)))
-        path = self.reference_paths[files.index(file)]
-        with torch.no_grad():
-            images = read_views(path, self.reference_transform).to(self.model.text_features.device)
-            text, anomaly_map = self.model.score_and_map(images, self.model.memory.of(others, self.k_shot))
-        check_finite(text + peak(anomaly_map), "scores", [path] * len(images))
-        return text, peak(anomaly_map)
-
-    def _wanted_class_name(self) -> str:
-        """The argument, the data module's category, what a checkpoint or an earlier run set, or "object"."""
-        return self.class_name or getattr(self._datamodule, "category", None) or self.model.class_name or "object"
+    @property
+    def reference_paths(self) -> list[str]:
+        """Files of the reference images."""
+        return list(self.model.references.paths)
 
     @property
     def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
-        if isinstance(self.pre_processor, PreProcessor):
-            return self.pre_processor.transform
-        return self.configure_pre_processor((self.model.image_size, self.model.image_size)).transform
-
-    @property
-    def _table(self) -> Path:
-        """Where this process writes its predictions."""
-        rank = self.trainer.global_rank
-        return Path(self.trainer.default_root_dir) / f"predictions{f'-{rank}' if rank else ''}.csv"
-
-    @property
-    def _datamodule(self) -> AnomalibDataModule | None:
-        return getattr(self._trainer, "datamodule", None)
-
-    def _load_adapters(self, path: str | Path) -> None:
-        self.model.adapters.load_file(path)
-        self._adapters_ready = True
+        return transform_of(self.pre_processor, self.model.image_size)
 
     # --- steps ---
 
@@ -336,96 +263,40 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
         check_finite(loss.detach().expand(len(batch.image)), "losses", batch.image_path)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
         self.log("train_loss", loss, batch_size=len(batch.image), **options)
-        self._adapters_ready = True
+        self.loaded_adapters = TRAINED
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
-        """Predictions; few-shot image scores are provisional: their bounds are known only at the epoch's end."""
-        text, anomaly_map = self.model.score_and_map(batch.image)
-        peaks = peak(anomaly_map)
-        check_finite(text + peaks, "scores", batch.image_path)
+        """Predictions; few-shot image scores are scaled by the bounds of before, new ones are known at the end."""
+        target = self.model.target
+        text, anomaly_maps = self.model.score_parts(self.model.encode(batch.image), target)
+        maxima = map_maxima(anomaly_maps)
+        check_finite(text + maxima, "scores", batch.image_path)
         own = unrepeated(batch, self.trainer, batch_idx)
-        if isinstance(self.post_processor, AprilGanPostProcessor) and own is not None:
-            self.post_processor.observe(text[: len(own)], peaks[: len(own)], own.gt_label)
-            self._calibrated |= batch.gt_label is not None
-        return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_map)
+        if own is not None:
+            self._validation_scores.update(text[: len(own)], maxima[: len(own)], own.gt_label)
+        return batch.update(pred_score=self.model.image_score(text, maxima, target), anomaly_map=anomaly_maps)
 
-    def test_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> STEP_OUTPUT:
-        """Predictions."""
-        return _checked(super().test_step(batch, batch_idx, *args, **kwargs))
+    def on_validation_epoch_end(self) -> None:
+        """Set score bounds and thresholds from all validation images."""
+        post_processor: Any = self.post_processor
+        # Any other post-processor has taken its thresholds from the steps' scores, which must stay as they were.
+        if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
+            return
+        text, maxima, label = self._validation_scores.take()
+        self.model.set_score_bounds(maxima if label is None or label.any() else None)
+        if post_processor is not None:
+            scores = self.model.image_score(text, maxima)
+            post_processor.calibrate(scores, maxima, label, self.model.map_upper_bound())
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
-        """Predictions."""
-        return _checked(super().predict_step(batch, batch_idx, dataloader_idx))
-
-    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Write scores and decisions, which the post-processor has completed, to predictions.csv."""
-        del outputs, batch_idx, dataloader_idx
-        threshold = None
-        if isinstance(self.post_processor, PostProcessor):
-            threshold = float(self.post_processor.normalized_image_threshold)
-        add_to_table(self._table, batch, threshold)
-
-    # --- checkpoints ---
-
-    def on_validation_end(self) -> None:
-        """Keep what a validation outside training has calibrated, for which anomalib saves no checkpoint."""
-        folder = getattr(self.trainer.checkpoint_callback, "dirpath", None)
-        if self.trainer.state.fn == TrainerFn.VALIDATING and folder is not None and any(self.trainer.num_val_batches):
-            path = Path(folder) / CALIBRATED
-            self.trainer.save_checkpoint(path)
-            logger.info("Thresholds, references and adapters are kept in %s", path)
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """The model that was saved, with the arguments that it was made with or those given by name.
+        """Predictions.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, would run code, is newer than this package, or was made with another
-                model than the arguments make.
+            ValueError: If one is not a finite number: a decision about it would be made up.
         """
-        with checkpoints.naming(checkpoint_path):
-            if not checkpoints.is_remote(checkpoint_path):
-                content = checkpoints.WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path)
-                checkpoints.own_part(content)
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        batch = super().predict_step(batch, batch_idx, dataloader_idx)
+        check_finite(batch.pred_score + map_maxima(batch.anomaly_map), "scores", batch.image_path)
+        return batch
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] = checkpoints.without_encoder(checkpoint["state_dict"])
-        hyper_parameters = checkpoint["hyper_parameters"]
-        if self.adapters is not None:
-            hyper_parameters["adapters"] = "auto"  # fetched only if the checkpoint did not bring them, which it does
-        if hyper_parameters.get("prompts") is not None:
-            hyper_parameters["prompts"] = asdict(self.model.prompts)
-        checkpoint[checkpoints.KEY] = {
-            "version": checkpoints.VERSION,
-            "model": checkpoints.describe(self.model),
-            "class_name": self.model.class_name,
-            "target": self._target,
-            "reference_paths": self.reference_paths,
-            "adapters": self.adapters,
-            "adapters_ready": self._adapters_ready,
-            "calibrated": self._calibrated,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint fits, and complete it with this model's CLIP."""
-        with checkpoints.naming(None if self._trainer is None else self._trainer.ckpt_path):
-            ours = checkpoints.check(checkpoint, self.model)
-        super().on_load_checkpoint(checkpoint)
-        self.model.memory.resize(checkpoints.memory_rows(checkpoint["state_dict"]))
-        checkpoint["state_dict"] = checkpoints.with_encoder(checkpoint["state_dict"], self.state_dict())
-        self.model.class_name = ours["class_name"]
-        self.reference_paths = ours["reference_paths"]
-        self._target = ours["target"]
-        self._adapters_ready = ours["adapters_ready"]
-        self._calibrated = ours["calibrated"]
-
-
-def _checked(batch: Any) -> Any:
-    """The batch, whose predictions are numbers: decisions about what is none would be made up."""
-    check_finite(batch.pred_score + peak(batch.anomaly_map), "scores", batch.image_path)
-    return batch
+    test_step = predict_step

@@ -19,11 +19,11 @@ QUERIES_PER_PASS, ROWS_PER_PASS = 2**13, 2**11
 
 
 class MemoryBank(nn.Module):
-    """Per stage, the normalised patch tokens of the reference images, as buffers (K * N, D). Empty until filled.
+    """Per stage, the normalised patch tokens of the reference images, as buffers (K * N, D). Empty at first.
 
     Args:
         widths: Width D of each stage.
-        dtype: In which rows are kept; bfloat16 takes half the room.
+        dtype: In which rows are kept; bfloat16 takes half the memory.
     """
 
     stage0: Tensor
@@ -40,34 +40,44 @@ class MemoryBank(nn.Module):
         return [getattr(self, f"stage{stage}") for stage in range(self.n_stages)]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """In which rows are kept."""
+        return self.stage0.dtype
+
+    @property
     def is_empty(self) -> bool:
         """Whether there are no reference images."""
         return len(self.stage0) == 0
 
-    def fill(self, stages: Sequence[Tensor]) -> None:
-        """Replace the content by the patch tokens (K, N, D) of K reference images, per stage."""
-        for stage, tokens in enumerate(stages):
-            rows = F.normalize(tokens.float().flatten(0, 1), dim=-1)
-            setattr(self, f"stage{stage}", rows.to(self.stage0.dtype))
-
-    def of(self, references: Sequence[int], k_shot: int) -> MemoryBank:
-        """A memory bank of some of the ``k_shot`` reference images, which are counted from 0."""
-        part = MemoryBank([bank.shape[1] for bank in self.banks], self.stage0.dtype)
-        part.fill([bank.unflatten(0, (k_shot, -1))[list(references)] for bank in self.banks])
-        return part
-
-    def clear(self) -> None:
-        """Forget the reference images."""
-        self.resize([0] * self.n_stages)
+    def replace(self, banks: Sequence[Tensor]) -> None:
+        """Keep these rows (K * N, D) of each stage instead; none: be empty."""
+        for stage, rows in enumerate(banks or [bank[:0] for bank in self.banks]):
+            setattr(self, f"stage{stage}", rows)
 
     def resize(self, rows: Sequence[int]) -> None:
-        """Make room for ``rows`` per stage, uninitialised, to be loaded from a state dict."""
-        for stage, (bank, length) in enumerate(zip(self.banks, rows, strict=True)):
-            setattr(self, f"stage{stage}", bank.new_empty(length, bank.shape[1]))
+        """Allocate ``rows`` per stage, uninitialised, to be loaded from a state dict."""
+        self.replace([bank.new_empty(length, bank.shape[1]) for bank, length in zip(self.banks, rows, strict=True)])
 
-    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
-        """Per stage, the cosine distance (B, N) in [0, 2] of tokens (B, N, D) to the nearest row of the bank."""
-        return [nearest_distance(tokens, bank) for tokens, bank in zip(stages, self.banks, strict=True)]
+
+def make_banks(stages: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """Per stage, the unit rows (K * N, D) of the patch tokens (K, N, D) of K reference images."""
+    return tuple(F.normalize(tokens.float().flatten(0, 1), dim=-1).to(dtype) for tokens in stages)
+
+
+def select_references(banks: Sequence[Tensor], indices: Sequence[int], k_shot: int) -> tuple[Tensor, ...]:
+    """The rows of some of the reference images.
+
+    Args:
+        banks: Rows (K * N, D) of each stage.
+        indices: Of the images to keep, from 0.
+        k_shot: Number K of images in the banks.
+    """
+    return tuple(bank.unflatten(0, (k_shot, -1))[list(indices)].flatten(0, 1) for bank in banks)
+
+
+def distances(stages: Sequence[Tensor], banks: Sequence[Tensor]) -> list[Tensor]:
+    """Per stage, the cosine distance (B, N) in [0, 2] of tokens (B, N, D) to the nearest row of the bank (M, D)."""
+    return [nearest_distance(tokens, bank) for tokens, bank in zip(stages, banks, strict=True)]
 
 
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:

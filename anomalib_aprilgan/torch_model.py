@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -17,18 +19,31 @@ from anomalib_aprilgan.clip.encoder import ClipEncoder, LongSentenceError
 from anomalib_aprilgan.clip.text_cache import cached
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, stage_probabilities, text_score, zero_shot_map
-from anomalib_aprilgan.memory import MemoryBank, coreset
+from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
 from anomalib_aprilgan.prompts import PromptEnsemble, text_features
+from anomalib_aprilgan.target import HAND, RUN, References, Target
+
+
+class Encoded(NamedTuple):
+    """What the frozen encoder says of images: all that scores and maps depend on.
+
+    Args:
+        embedding: Image embeddings (B, E).
+        stages: Patch tokens (B, N, D) of each stage.
+    """
+
+    embedding: Tensor
+    stages: list[Tensor]
 
 
 class AprilGanModel(nn.Module):
-    """A frozen CLIP with text features of a class name, an adapter per stage and memory banks of reference images.
+    """A frozen CLIP with an adapter per stage, that scores images for a target: a class name and reference images.
 
     Args:
         encoder: The frozen CLIP.
-        prompts: The sentences about normal and abnormal objects.
+        prompts: The prompts about normal and abnormal objects.
         image_size: Height and width of images and anomaly maps in pixels.
-        coreset_sampling_ratio: Share of each reference image's patch tokens that memory banks keep, in (0, 1].
+        coreset_sampling_ratio: Fraction of each reference image's patch tokens that memory banks keep, in (0, 1].
         half_precision_memory: Keep memory banks in bfloat16.
 
     Raises:
@@ -49,7 +64,7 @@ class AprilGanModel(nn.Module):
         super().__init__()
         if not 0 < coreset_sampling_ratio <= 1:
             msg = (
-                "`coreset_sampling_ratio` must be a share of the patch tokens, 0 < ratio <= 1; got "
+                "`coreset_sampling_ratio` must be a fraction of the patch tokens, 0 < ratio <= 1; got "
                 f"{coreset_sampling_ratio}."
             )
             raise ValueError(msg)
@@ -59,26 +74,66 @@ class AprilGanModel(nn.Module):
         self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
         self.coreset_sampling_ratio = coreset_sampling_ratio
         self.memory = MemoryBank(encoder.widths, torch.bfloat16 if half_precision_memory else torch.float32)
+        # The model's own target: its tensors are buffers, so that they follow the model to devices and exports.
         self.class_name: str | None = None
+        self.references = References()
+        self.target_origin = RUN
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
-        # Range of the anomaly maps' maxima over the validation images; NaN: not validated.
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
 
+    # --- the target ---
+
     def setup(self, class_name: str, reference_images: Tensor | None = None) -> None:
-        """Set the class name and the reference images; may be called again, which replaces both.
+        """Set the model's own target; may be called again, which replaces it.
 
         Args:
             class_name: Word for the inspected object in the prompts.
             reference_images: K preprocessed normal images (K, 3, H, W); None: zero-shot.
         """
+        self.target = self.make_target(class_name, reference_images)
+
+    def make_target(
+        self, class_name: str, reference_images: Tensor | None = None, references: References | None = None
+    ) -> Target:
+        """The target that images can be scored for. The model's own target does not change.
+
+        Args:
+            class_name: Word for the inspected object in the prompts.
+            reference_images: K preprocessed normal images (K, 3, H, W); None: zero-shot.
+            references: What is known of the images' files. None: they are told apart by their pixels.
+
+        Raises:
+            ValueError: If a prompt is too long or the patch tokens of an image are not finite.
+        """
         # Lightning calls this in inference mode, whose tensors could not be loaded into later.
         with torch.inference_mode(mode=False), torch.no_grad():
-            self.text_features = self.encode_class_name(class_name)
-            self.class_name = class_name
-            self.score_bounds.fill_(torch.nan)
-            self.memory.clear()
-            if reference_images is not None:
-                self.memory.fill(self._encode_references(reference_images))
+            features = self.encode_class_name(class_name)
+            banks = () if reference_images is None else self._make_banks(reference_images)
+            bounds = torch.full_like(self.score_bounds, torch.nan)
+        known = _pixel_references(reference_images, self.coreset_sampling_ratio) if references is None else references
+        return Target(class_name, known, features, banks, bounds, HAND if references is None else RUN)
+
+    @property
+    def target(self) -> Target:
+        """The model's own target.
+
+        Raises:
+            RuntimeError: If none was set.
+        """
+        if self.class_name is None:
+            msg = "The model has no class name yet: call setup(class_name) first."
+            raise RuntimeError(msg)
+        banks = () if self.memory.is_empty else tuple(self.memory.banks)
+        return Target(
+            self.class_name, self.references, self.text_features, banks, self.score_bounds, self.target_origin
+        )
+
+    @target.setter
+    def target(self, target: Target) -> None:
+        # Nothing here can fail half-way: the target was made before.
+        self.text_features, self.score_bounds = target.text_features, target.score_bounds
+        self.memory.replace(target.banks)
+        self.class_name, self.references, self.target_origin = target.class_name, target.references, target.origin
 
     def encode_class_name(self, class_name: str) -> Tensor:
         """Text features (2, E) of the prompt ensemble about ``class_name``.
@@ -101,54 +156,71 @@ class AprilGanModel(nn.Module):
         content = repr([encoder, device.type, normal, abnormal])
         return cached(content, encode).to(device)
 
+    # --- images ---
+
     def forward(self, images: Tensor) -> InferenceBatch:
-        """Image scores (B,) and anomaly maps (B, H, W) of preprocessed images (B, 3, H, W), in float32.
+        """Image scores (B,) and anomaly maps (B, H, W) of preprocessed images (B, 3, H, W), in float32."""
+        scores, anomaly_maps = self.score(self.encode(images))
+        return InferenceBatch(pred_score=scores, anomaly_map=anomaly_maps)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
+        return Encoded(*self.encoder(images))
+
+    def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
+        """Image scores (B,) and anomaly maps (B, H, W), in float32.
 
         Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
-        maximum, scaled by the bounds seen in validation, so that it may leave [0, 1] a little.
-        """
-        text, anomaly_map = self.score_and_map(images)
-        return InferenceBatch(pred_score=self.image_score(text, peak(anomaly_map)), anomaly_map=anomaly_map)
-
-    def score_and_map(self, images: Tensor, memory: MemoryBank | None = None) -> tuple[Tensor, Tensor]:
-        """Text scores (B,), without the memory bank's share, and anomaly maps (B, H, W).
+        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1] a little.
 
         Args:
-            images: Preprocessed, (B, 3, H, W).
-            memory: Memory bank to compare with; None: the model's own.
+            encoded: Of the images; may be scored for as many targets as wanted.
+            target: What to look for; None: the model's own target.
 
         Raises:
-            RuntimeError: Before ``setup``.
+            RuntimeError: If ``target`` is None and the model has none.
         """
-        if self.class_name is None:
-            msg = "The model has no class name yet: call setup(class_name) first."
-            raise RuntimeError(msg)
-        memory = self.memory if memory is None else memory
-        embedding, stages = self.encoder(images)
-        projected = self.adapters(stages)
-        distances = [] if memory.is_empty else memory(stages)
-        with _full_precision(images):
-            score = text_score(embedding.float(), self.text_features)
-            anomaly_map = zero_shot_map(_float(projected), self.text_features, self.image_size)
-            if distances:
-                anomaly_map = anomaly_map + few_shot_map(distances, self.image_size)
-        return score, anomaly_map
+        target = self.target if target is None else target
+        text, anomaly_maps = self.score_parts(encoded, target)
+        return self.image_score(text, map_maxima(anomaly_maps), target), anomaly_maps
 
-    def image_score(self, text: Tensor, peaks: Tensor) -> Tensor:
-        """Image scores (B,) from text scores (B,) and the anomaly maps' maxima (B,)."""
-        if self.memory.is_empty:
+    def score_parts(self, encoded: Encoded, target: Target) -> tuple[Tensor, Tensor]:
+        """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W)."""
+        projected = self.adapters(encoded.stages)
+        to_references = distances(encoded.stages, target.banks) if target.is_few_shot else []
+        with _full_precision(encoded.embedding):
+            text = text_score(encoded.embedding.float(), target.text_features)
+            anomaly_maps = zero_shot_map(_float(projected), target.text_features, self.image_size)
+            if to_references:
+                anomaly_maps = anomaly_maps + few_shot_map(to_references, self.image_size)
+        return text, anomaly_maps
+
+    def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
+        """Image scores (B,) from text scores (B,) and the maxima (B,) of anomaly maps.
+
+        Args:
+            text: Text scores.
+            maxima: Of the anomaly maps.
+            target: Whose bounds scale the maxima, by the theoretical range if it was not validated; None: the model's.
+        """
+        target = self.target if target is None else target
+        if not target.is_few_shot:
             return text
-        theoretical = torch.tensor([0.0, self.map_maximum], device=peaks.device)
-        return few_shot_score(text, peaks, self.score_bounds.where(~self.score_bounds.isnan(), theoretical))
+        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=maxima.device)
+        bounds = target.score_bounds
+        return few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
 
-    def set_score_bounds(self, peaks: Tensor) -> None:
-        """Scale few-shot scores by the range of the validation images' map maxima (M,) from now on."""
-        self.score_bounds.copy_(torch.stack([peaks.min(), peaks.max()]))
+    def set_score_bounds(self, maxima: Tensor | None) -> None:
+        """Scale few-shot scores by the range of the validation images' map maxima (M,); None: by the theoretical."""
+        if maxima is None:
+            self.score_bounds.fill_(torch.nan)
+        else:
+            self.score_bounds.copy_(torch.stack([maxima.min(), maxima.max()]))
 
-    @property
-    def map_maximum(self) -> float:
+    def map_upper_bound(self, target: Target | None = None) -> float:
         """What no anomaly map exceeds: 1 per stage, and with references 2 more for the cosine distance."""
-        return float(self.memory.n_stages * (1 if self.memory.is_empty else 3))
+        target = self.target if target is None else target
+        return float(self.memory.n_stages * (3 if target.is_few_shot else 1))
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.
@@ -158,25 +230,30 @@ class AprilGanModel(nn.Module):
             masks: 1 where abnormal, else 0, (B, H, W).
             features: Text features of each image's category, (B, 2, E).
         """
-        _, stages = self.encoder(images)
-        projected = self.adapters(stages)
+        projected = self.adapters(self.encode(images).stages)
         with _full_precision(images):
             probabilities = [stage_probabilities(tokens, features, self.image_size) for tokens in _float(projected)]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
 
-    def _encode_references(self, images: Tensor) -> list[Tensor]:
-        """Patch tokens (K, N, D) per stage, encoded one image at a time: K may be more than memory has room for."""
-        encoded = [self._encode_reference(image) for image in images.to(self.text_features.device).split(1)]
+    def _make_banks(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Memory bank (K * N, D) of each stage, encoded one image at a time: K may be more than memory holds."""
+        encoded = [self._reference_tokens(image) for image in images.to(self.text_features.device).split(1)]
         stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
         # One such row would make every distance to the bank another one.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        return stages
+        return make_banks(stages, self.memory.dtype)
 
-    def _encode_reference(self, image: Tensor) -> list[Tensor]:
-        return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encoder(image)[1]]
+    def _reference_tokens(self, image: Tensor) -> list[Tensor]:
+        return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encode(image).stages]
+
+
+def _pixel_references(images: Tensor | None, ratio: float) -> References:
+    """References that are told apart by their pixels alone."""
+    pixels = [] if images is None else [image.float().cpu().numpy().tobytes() for image in images]
+    return References(tuple(hashlib.sha256(each).hexdigest() for each in pixels), ratio)
 
 
 def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:
@@ -210,9 +287,9 @@ def too_long(prompts: PromptEnsemble, class_name: str, error: LongSentenceError)
     )
 
 
-def peak(anomaly_map: Tensor) -> Tensor:
+def map_maxima(anomaly_maps: Tensor) -> Tensor:
     """Maximum (B,) of each anomaly map (B, H, W)."""
-    return anomaly_map.amax(dim=(-2, -1))
+    return anomaly_maps.amax(dim=(-2, -1))
 
 
 def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -104,10 +104,10 @@ class Small:
     """How memory banks are made smaller. Which rows remain makes no difference to the time."""
 
     dtype: torch.dtype = torch.float32
-    share: float = 1.0
+    fraction: float = 1.0
 
     def of(self, bank: Tensor) -> Tensor:
-        return bank[: int(self.share * len(bank))].to(self.dtype)
+        return bank[: int(self.fraction * len(bank))].to(self.dtype)
 
 
 def compiled(encoder: ClipEncoder, images: Tensor) -> Callable[[], object]:
@@ -127,10 +127,7 @@ def few_shot(
 
     def run() -> object:
         model.encoder = encoder
-        model.memory.clear()
-        if shots:
-            for stage, bank in enumerate(banks):
-                setattr(model.memory, f"stage{stage}", bank)
+        model.memory.replace(banks if shots else [])
         return model(images)
 
     return run

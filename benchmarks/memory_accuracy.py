@@ -20,7 +20,7 @@ from torch import Tensor
 from anomalib_aprilgan import AprilGan, DemoDataModule
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.maps import few_shot_map
-from anomalib_aprilgan.memory import MemoryBank, coreset
+from anomalib_aprilgan.memory import coreset, distances, make_banks
 
 SIDE = 224
 VARIANTS = [(1.0, torch.float32), (1.0, torch.bfloat16), *((ratio, torch.float32) for ratio in (0.5, 0.25, 0.1))]
@@ -57,14 +57,12 @@ def encoded(encoder: ClipEncoder, images: list[Tensor]) -> list[Tensor]:
     return [torch.cat(tokens) for tokens in zip(*stages, strict=True)]
 
 
-def bank(references: list[Tensor], ratio: float, dtype: torch.dtype) -> MemoryBank:
-    memory = MemoryBank([tokens.shape[-1] for tokens in references], dtype)
-    memory.fill([coreset(tokens, ratio) for tokens in references])
-    return memory
+def bank(references: list[Tensor], ratio: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return make_banks([coreset(tokens, ratio) for tokens in references], dtype)
 
 
-def auroc(memory: MemoryBank, tokens: list[Tensor], masks: np.ndarray) -> tuple[float, float]:
-    maps = few_shot_map(memory(tokens), SIDE)
+def auroc(banks: tuple[Tensor, ...], tokens: list[Tensor], masks: np.ndarray) -> tuple[float, float]:
+    maps = few_shot_map(distances(tokens, banks), SIDE)
     image = roc_auc_score(masks.any(axis=(1, 2)), maps.amax(dim=(1, 2)))
     return float(image), float(roc_auc_score(masks.flatten(), maps.flatten()))
 

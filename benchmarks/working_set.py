@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from anomalib_aprilgan.memory import make_banks
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel
 
@@ -65,7 +66,7 @@ def prepared(batch: int, shots: int) -> tuple[AprilGanModel, Tensor]:
     model = AprilGanModel(encoder, PromptEnsemble(["{}"], ["damaged {}"], ["a photo of a {}."]), SIDE).eval()
     model.class_name = "bottle"
     if shots:
-        model.memory.fill(random_tokens(shots))
+        model.memory.replace(make_banks(random_tokens(shots)))
     return model, torch.zeros(batch, 3, SIDE, SIDE)
 
 

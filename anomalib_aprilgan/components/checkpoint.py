@@ -5,23 +5,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
+from anomalib.models.components import AnomalibModule
 from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from anomalib_aprilgan.safe_io import read_torch, write_whole
+from anomalib_aprilgan.target import read_record, read_version_1
 from anomalib_aprilgan.torch_model import AprilGanModel
 
+logger = logging.getLogger(__name__)
+
 KEY = "april_gan"
-VERSION = 1
+VERSION = 2
+# Not anomalib's model.ckpt: a test after training would replace it.
+CALIBRATED = "calibrated.ckpt"
 ENCODER = "model.encoder."
 MEMORY = "model.memory.stage"
 
@@ -146,3 +156,80 @@ def memory_rows(state: dict[str, Tensor]) -> list[int]:
     """Rows of each stage's memory bank in a state dict."""
     names = sorted((name for name in state if name.startswith(MEMORY)), key=lambda name: int(name.removeprefix(MEMORY)))
     return [len(state[name]) for name in names]
+
+
+class CalibratedCheckpoint(Callback):
+    """Keeps what a validation outside training has calibrated, for which anomalib saves no checkpoint."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save ``calibrated.ckpt`` beside anomalib's checkpoints."""
+        del pl_module
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if trainer.state.fn == TrainerFn.VALIDATING and folder is not None and any(trainer.num_val_batches):
+            path = Path(folder) / CALIBRATED
+            trainer.save_checkpoint(path)
+            logger.info("Thresholds, references and adapters are kept in %s", path)
+
+
+class AprilGanCheckpoint(AnomalibModule):
+    """anomalib's checkpoints without the frozen CLIP: adapters, target, bounds and thresholds."""
+
+    model: AprilGanModel
+    adapters: str | None
+    loaded_adapters: str | None
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The model that was saved, with the arguments that it was made with or those given by name.
+
+        Args:
+            checkpoint_path: Of the file.
+            *args: Lightning's.
+            **kwargs: Lightning's, and arguments of the model.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, would run code, is newer than this package, or was made with another
+                model than the arguments make.
+        """
+        with naming(checkpoint_path):
+            if not is_remote(checkpoint_path):
+                own_part(WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path))
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = without_encoder(checkpoint["state_dict"])
+        hyper_parameters = checkpoint["hyper_parameters"]
+        if self.adapters is not None:
+            hyper_parameters["adapters"] = "auto"  # fetched only if the checkpoint did not bring them, which it does
+        if hyper_parameters.get("prompts") is not None:
+            hyper_parameters["prompts"] = asdict(self.model.prompts)
+        checkpoint[KEY] = {
+            "version": VERSION,
+            "model": describe(self.model),
+            "target": None if self.model.class_name is None else self.model.target.record(),
+            "adapters": self.adapters,
+            "loaded_adapters": self.loaded_adapters,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint fits, and complete it with this model's CLIP."""
+        with naming(None if self._trainer is None else self._trainer.ckpt_path):
+            ours = check(checkpoint, self.model)
+        super().on_load_checkpoint(checkpoint)
+        self.model.memory.resize(memory_rows(checkpoint["state_dict"]))
+        checkpoint["state_dict"] = with_encoder(checkpoint["state_dict"], self.state_dict())
+        if ours["version"] == 1:
+            self._load_version_1(ours)
+            return
+        self.loaded_adapters = ours["loaded_adapters"]
+        if ours["target"] is not None:
+            self.model.class_name, self.model.references, self.model.target_origin = read_record(ours["target"])
+
+    def _load_version_1(self, ours: dict[str, Any]) -> None:
+        self.loaded_adapters = ours["adapters"] if ours["adapters_ready"] else None
+        self.model.class_name, self.model.references, self.model.target_origin = read_version_1(ours)
+        if self.post_processor is not None:
+            self.post_processor.is_calibrated = ours["calibrated"]

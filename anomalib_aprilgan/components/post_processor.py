@@ -1,57 +1,26 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rank-preserving normalisation, and the bounds that the few-shot image score is scaled with."""
+"""Thresholds and a normalisation that keeps the order of scores."""
 
 from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
+from anomalib_aprilgan.components.calibration import normal_threshold
 from anomalib_aprilgan.components.distributed_evaluation import unrepeated
-
-if TYPE_CHECKING:
-    from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 
 # Exported models differ from PyTorch's by less than this.
 SCORE_MARGIN, MAP_MARGIN = 1e-4, 1e-3
-
-
-class ImageScores(Metric):
-    """What the image scores of all validation images are made of: text scores, maxima of the maps, labels."""
-
-    full_state_update = False
-    text: list[Tensor]
-    peak: list[Tensor]
-    label: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("text", "peak", "label"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-
-    def update(self, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
-        """Add text scores (B,), maxima (B,) and labels (B,), which may be unknown."""
-        self.text.append(text)
-        self.peak.append(peak)
-        if label is not None:
-            self.label.append(label.float())  # torchmetrics takes a process without images for one with floats
-
-    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """All text scores, maxima and, if every image has one, labels."""
-        text, peak = dim_zero_cat(self.text), dim_zero_cat(self.peak)
-        label = dim_zero_cat(self.label) if len(self.label) else None  # a tensor once processes have been gathered
-        return text, peak, label if label is not None and len(label) == len(text) else None
 
 
 class AprilGanPostProcessor(PostProcessor):
@@ -64,14 +33,12 @@ class AprilGanPostProcessor(PostProcessor):
 
     A score at the threshold counts as abnormal, as it does in the metric that finds the threshold.
 
-    Few-shot image scores depend on the range of the anomaly maps' maxima. It is known only when all validation images
-    have been seen, so image scores are collected in parts and completed at the end of the epoch.
-
-    Without defects no F1 tells the threshold: normal images alone give it, see ``calibrate``.
+    Image scores are known only at the end of a validation, when AprilGan calls ``calibrate``. Without defects no F1
+    tells the threshold: normal images alone give it, see ``calibrate_on_normal``.
 
     Args:
         *args: anomalib's.
-        false_positive_rate: Share of normal images, in [0, 1), that may be called abnormal.
+        false_positive_rate: Fraction of normal images, in [0, 1), that may be called abnormal.
         **kwargs: anomalib's.
 
     Raises:
@@ -82,41 +49,65 @@ class AprilGanPostProcessor(PostProcessor):
         super().__init__(*args, **kwargs)
         if not 0 <= false_positive_rate < 1:
             msg = (
-                f"`false_positive_rate` must be a share of the normal images, 0 <= rate < 1; got {false_positive_rate}."
+                "`false_positive_rate` must be a fraction of the normal images, 0 <= rate < 1; got "
+                f"{false_positive_rate}."
             )
             raise ValueError(msg)
         self.false_positive_rate = false_positive_rate
-        self._image_scores = ImageScores()
+        self.is_calibrated = False
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "false_positive_rate")
+        return (*super()._checkpoint_config_keys, "false_positive_rate", "is_calibrated")
 
-    def assume_range(self, map_maximum: float) -> None:
-        """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_maximum``], until validated."""
+    def assume_range(self, map_upper_bound: float) -> None:
+        """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_upper_bound``], until calibrated."""
         for low, threshold, high, maximum in (
             (self.image_min, self._image_threshold, self.image_max, 1.0),
-            (self.pixel_min, self._pixel_threshold, self.pixel_max, map_maximum),
+            (self.pixel_min, self._pixel_threshold, self.pixel_max, map_upper_bound),
         ):
             low.fill_(0.0)
             threshold.fill_(maximum / 2)
             high.fill_(maximum)
+        self.is_calibrated = False
 
-    def observe(self, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
-        """Add a validation batch's text scores (B,), map maxima (B,) and labels (B,)."""
-        self._image_scores.update(text, peak, label)
+    def calibrate(self, scores: Tensor, maxima: Tensor, label: Tensor | None, map_upper_bound: float) -> None:
+        """Set thresholds and ranges from all validation images, whose pixels were seen batch by batch.
 
-    def calibrate(self, model: AprilGanModel, text: Tensor, peak: Tensor) -> None:
-        """Set thresholds from the text scores (M,) and map maxima (M,) of normal images.
-
-        Ranges and bounds are the theoretical ones: normal images do not tell how far defects reach.
+        Args:
+            scores: Image scores (M,).
+            maxima: Of the anomaly maps, (M,).
+            label: 1 where abnormal, 0 where normal, (M,); None: not known.
+            map_upper_bound: What no anomaly map exceeds.
         """
-        self.assume_range(model.map_maximum)
+        if label is not None and not label.any():
+            self._pixel_threshold_metric.reset()
+            self._pixel_min_max_metric.reset()
+            self.calibrate_on_normal(scores, maxima, map_upper_bound)
+            return
+        images: Any = SimpleNamespace(pred_score=scores, gt_label=label)
+        if self.enable_thresholding:
+            self._image_threshold_metric.update(images)
+            if not self._pixel_threshold_metric.update_called and label is not None and not label.all():
+                # No masks: what the normal images' maps do not reach is abnormal.
+                self._pixel_threshold.copy_(self._threshold_of_normal(maxima[label == 0], MAP_MARGIN))
+        if self.enable_normalization:
+            self._image_min_max_metric.update(images)
+        unused: Any = None
+        super().on_validation_epoch_end(unused, unused)
+        self.is_calibrated = label is not None
+
+    def calibrate_on_normal(self, scores: Tensor, maxima: Tensor, map_upper_bound: float) -> None:
+        """Set thresholds from the image scores (M,) and map maxima (M,) of normal images.
+
+        Ranges are the theoretical ones: normal images do not tell how far defects reach.
+        """
+        self.assume_range(map_upper_bound)
+        self.is_calibrated = True
         if not self.enable_thresholding:
             return
-        scores = model.image_score(text, peak)
-        self._image_threshold.copy_(normal_threshold(scores, self.false_positive_rate, SCORE_MARGIN))
-        self._pixel_threshold.copy_(normal_threshold(peak, self.false_positive_rate, MAP_MARGIN))
+        self._image_threshold.copy_(self._threshold_of_normal(scores, SCORE_MARGIN))
+        self._pixel_threshold.copy_(self._threshold_of_normal(maxima, MAP_MARGIN))
         logger.info(
             "Thresholds from %d normal images, of which %d are called abnormal (`false_positive_rate` %g): image score "
             "%.4f, anomaly map %.4f",
@@ -127,6 +118,9 @@ class AprilGanPostProcessor(PostProcessor):
             self._pixel_threshold,
         )
 
+    def _threshold_of_normal(self, values: Tensor, margin: float) -> Tensor:
+        return normal_threshold(values, self.false_positive_rate, margin)
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -136,7 +130,7 @@ class AprilGanPostProcessor(PostProcessor):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Update the pixel statistics; those of images wait for the end of the epoch."""
+        """Update the pixel statistics; those of images wait for ``calibrate``."""
         del pl_module, batch
         own = unrepeated(outputs, trainer, batch_idx, dataloader_idx)
         if own is None:
@@ -146,33 +140,8 @@ class AprilGanPostProcessor(PostProcessor):
         if self.enable_normalization:
             self._pixel_min_max_metric.update(own)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Set the model's score bounds, then thresholds and ranges, from all validation images."""
-        if self._image_scores.update_called:
-            # torchmetrics makes numbers of tensors with one element, as those of a single image are.
-            text, peak, label = self._image_scores.compute()
-            text, peak = torch.atleast_1d(text), torch.atleast_1d(peak)
-            label = None if label is None else torch.atleast_1d(label)
-            self._image_scores.reset()
-            if label is not None and not label.any():
-                self._pixel_threshold_metric.reset()
-                self._pixel_min_max_metric.reset()
-                self.calibrate(pl_module.model, text, peak)
-            else:
-                self._complete_image_scores(pl_module.model, text, peak, label)
-        super().on_validation_epoch_end(trainer, pl_module)
-
-    def _complete_image_scores(self, model: AprilGanModel, text: Tensor, peak: Tensor, label: Tensor | None) -> None:
-        model.set_score_bounds(peak)
-        scores: Any = SimpleNamespace(pred_score=model.image_score(text, peak), gt_label=label)
-        if self.enable_thresholding:
-            self._image_threshold_metric.update(scores)
-            if not self._pixel_threshold_metric.update_called and label is not None and not label.all():
-                # No masks: what the normal images' maps do not reach is abnormal.
-                normal = peak[label == 0]
-                self._pixel_threshold.copy_(normal_threshold(normal, self.false_positive_rate, MAP_MARGIN))
-        if self.enable_normalization:
-            self._image_min_max_metric.update(scores)
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the model completes its image scores first, and then calls ``calibrate``."""
 
     @staticmethod
     def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
@@ -193,13 +162,3 @@ class AprilGanPostProcessor(PostProcessor):
 def _positive(width: Tensor) -> Tensor:
     """The width, or 1 where a segment is empty."""
     return torch.where(width > 0, width, 1.0)
-
-
-def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) -> Tensor:
-    """The threshold () that at most ``false_positive_rate`` of the normal scores (M,) reach.
-
-    It lies by ``margin`` above the highest of the others, so that rounding does not flag that one. With fewer scores
-    than 1 / rate, no score reaches it.
-    """
-    flagged = int(false_positive_rate * len(scores))
-    return scores.sort(descending=True).values[flagged] + margin

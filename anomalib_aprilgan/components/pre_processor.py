@@ -13,10 +13,11 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import spec_to_transform, transform_to_spec
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
+from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data.images import restore_misread
 
 
@@ -82,6 +83,13 @@ def bicubic_weights(length: int, size: int) -> Tensor:
 
 def _eight_bits(levels: Tensor) -> Tensor:
     return levels.round().clamp(0, 255)
+
+
+def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
+    """What a pre-processor does to an image; without one of anomalib's, what AprilGan's own would do."""
+    if isinstance(pre_processor, PreProcessor):
+        return pre_processor.transform
+    return AprilGanPreProcessor((image_size, image_size), IMAGE_MEAN, IMAGE_STD).transform
 
 
 class AprilGanPreProcessor(PreProcessor):

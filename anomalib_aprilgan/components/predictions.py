@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What ``anomalib predict`` reads besides images, and the table that it writes beside the pictures."""
+"""The table of predictions, and what is left out of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from anomalib.data import PredictDataset
-from lightning.pytorch import Trainer
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_aprilgan.data.images import readable
 
@@ -35,17 +36,36 @@ def leave_out_unreadable(trainer: Trainer) -> None:
         dataset.image_filenames = readable(dataset.image_filenames)
 
 
-def start_table(path: Path) -> None:
-    """Write the head of a new table of predictions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(COLUMNS)
+class PredictionsTable(Callback):
+    """Writes path, score, threshold and decision of each predicted image to ``predictions.csv``, batch by batch.
+
+    Files of a predicted folder that are no images are left out before, and named in the log.
+    """
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the files, and begin a new table."""
+        del pl_module
+        leave_out_unreadable(trainer)
+        path = table_path(trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Append the batch, which the post-processor has completed."""
+        del outputs, batch_idx, dataloader_idx
+        scores = batch.pred_score.tolist()
+        labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()
+        post_processor = pl_module.post_processor
+        known = isinstance(post_processor, PostProcessor)
+        thresholds = [float(post_processor.normalized_image_threshold) if known else ""] * len(scores)
+        with table_path(trainer).open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(zip(batch.image_path, scores, thresholds, labels, strict=True))
 
 
-def add_to_table(path: Path, batch: Any, threshold: float | None) -> None:
-    """Append the batch's scores, and the threshold and decisions if a post-processor makes any."""
-    scores = batch.pred_score.tolist()
-    thresholds = ["" if threshold is None else threshold] * len(scores)
-    labels = [""] * len(scores) if batch.pred_label is None else batch.pred_label.tolist()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(zip(batch.image_path, scores, thresholds, labels, strict=True))
+def table_path(trainer: Trainer) -> Path:
+    """Where this process writes its predictions."""
+    rank = trainer.global_rank
+    return Path(trainer.default_root_dir) / f"predictions{f'-{rank}' if rank else ''}.csv"

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-# How much views differ from their reference: parts of the smaller side, degrees, parts of the exposure.
+# How much augmentations differ from their reference: parts of the smaller side, degrees, parts of the exposure.
 SHIFT = 0.02
 ANGLE = 3.0
 LIGHT = 0.1
 
 
-def views(image: Tensor) -> list[Tensor]:
+def augmentations(image: Tensor) -> list[Tensor]:
     """The image (3, H, W) in [0, 1] as it is, and three times as the next parts may lie and be lit.
 
     What comes into view at the borders is mirrored.

@@ -183,3 +183,34 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
 def _same_data_set(one: AnomalibDataModule, other: AnomalibDataModule | None) -> bool:
     roots = [Path(getattr(each, "root", None) or "").resolve() for each in (one, other)]
     return other is not None and roots[0] == roots[1]
+
+
+def check_for_evaluation(datamodule: object, adapters: str) -> None:
+    """Check that nothing is to be trained.
+
+    Raises:
+        ValueError: If it is an AuxiliaryDataModule.
+    """
+    if isinstance(datamodule, AuxiliaryDataModule):
+        msg = (
+            f"`adapters` is {adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set `adapters` to "
+            "None to train, or give the target data module alone to test."
+        )
+        raise ValueError(msg)
+
+
+def categories_to_train_on(datamodule: object) -> list[str]:
+    """The auxiliary categories of a data module.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    categories = getattr(datamodule, "train_categories", None)
+    if not categories:
+        msg = (
+            "Adapters are trained on defects and their masks, but the training data of "
+            f"{type(datamodule).__name__} are normal images without masks. Wrap a labelled data module in "
+            "AuxiliaryDataModule, or set `adapters` to use trained ones."
+        )
+        raise ValueError(msg)
+    return categories

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,65 @@ from anomalib.data.utils.download import generate_hash
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
-from anomalib_aprilgan.data.augmentations import views
+from anomalib_aprilgan.data.augmentations import augmentations
 from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.target import RUN, References, TargetRequest
+
+
+def resolve_references(
+    request: TargetRequest, datamodule: AnomalibDataModule | None, known: References | None = None
+) -> References:
+    """The reference images that the arguments ask for.
+
+    Args:
+        request: The arguments.
+        datamodule: One that is set up, or None.
+        known: Those that the model has. They are kept where nothing else is named; a checkpoint's also where the same
+            arguments named them and their files are not there any more.
+
+    Raises:
+        ValueError: If there are too few images, no place to take them from, or a file can't be read.
+    """
+    if not request.k_shot:
+        return References()
+    if known is not None and _are_asked_for(known, request, datamodule):
+        return known
+    paths = choose_references(request.k_shot, request.source, datamodule, request.seed, request.with_replacement)
+    return References(
+        digests=tuple(contents(paths)),
+        coreset_sampling_ratio=request.coreset_sampling_ratio,
+        paths=tuple(paths),
+        source=_as_text(request.source),
+        with_replacement=request.with_replacement,
+        seed=request.seed,
+    )
+
+
+def resolve_class_name(
+    request: TargetRequest, datamodule: AnomalibDataModule | None, known: str | None, origin: str
+) -> str:
+    """The argument, the data module's category, the known name unless an earlier run took it from data, or "object".
+
+    Args:
+        request: The arguments.
+        datamodule: Of the run, or None.
+        known: The class name that the model has.
+        origin: Of the model's target.
+    """
+    given = None if origin == RUN else known
+    return request.class_name or getattr(datamodule, "category", None) or given or "object"
+
+
+def _are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
+    """Whether the known references stand for what can't be, or need not be, looked up again."""
+    if request.source is None and len(known.paths) == request.k_shot and (datamodule is None or known.source):
+        return True
+    same = known.draw == request.draw and known.source == _as_text(request.source)
+    return same and not (known.digests and all(Path(path).is_file() for path in known.paths))
+
+
+def _as_text(source: Any) -> str | None:
+    return None if source is None else str(source)
 
 
 def choose_references(
@@ -63,6 +121,12 @@ def draw_references(candidates: Sequence[str], k_shot: int, seed: int, with_repl
     """``k_shot`` paths drawn from the sorted candidates, the same for the same seed.
 
     Differs: the authors draw with replacement, so that their k images may be fewer.
+
+    Args:
+        candidates: Paths of normal images.
+        k_shot: Number of images to draw.
+        seed: Of the draw.
+        with_replacement: Whether an image may be drawn again.
 
     Raises:
         ValueError: If there are fewer candidates than images to draw.
@@ -118,10 +182,18 @@ def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], T
 
 
 def contents(paths: Sequence[str | Path]) -> list[str]:
-    """The hashes of the files, equal for copies of one image under several names."""
-    return [generate_hash(Path(path)) for path in paths]
+    """The hashes of the files, equal for copies of one image under several names.
+
+    Raises:
+        ValueError: If a file can't be read.
+    """
+    try:
+        return [generate_hash(Path(path)) for path in paths]
+    except OSError as error:
+        msg = f"The reference image {error.filename!r} can't be read: {error.strerror}. Correct `few_shot_source`."
+        raise ValueError(msg) from error
 
 
-def read_views(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """The views (V, 3, H, W) of a reference image that stand for further normal images, transformed like it."""
-    return torch.stack([transform(Image(view)) for view in views(read_rgb(path))])
+def read_augmentations(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Augmentations (V, 3, H, W) of a reference image, which stand for further normal images, transformed like it."""
+    return torch.stack([transform(Image(view)) for view in augmentations(read_rgb(path))])

@@ -364,8 +364,9 @@ def test_checkpoint_of_vit_l_is_small(engine: Engine, tmp_path: Path) -> None:
     """What is saved of the real architecture, at a small image size and without its weights, is its adapters."""
     prompts = {"normal_states": ["{}"], "abnormal_states": ["damaged {}"], "templates": ["a photo of a {}."]}
     model = AprilGan("ViT-L-14-336", None, image_size=56, adapters=None, prompts=prompts, visualizer=False)
-    model.adapters = "mvtecad"  # a network that knows its adapters is validated without training
-    model._adapters_ready = True
+    model.adapters = model.loaded_adapters = (
+        "mvtecad"  # a network that knows its adapters is validated without training
+    )
     engine.validate(model, datamodule=data())
     (checkpoint,) = tmp_path.glob("**/calibrated.ckpt")
     assert 12e6 < checkpoint.stat().st_size < 30e6

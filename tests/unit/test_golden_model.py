@@ -12,7 +12,7 @@ from torch import Tensor
 
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.prompts import PromptEnsemble
-from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
 from conftest import GOLDEN, GOLDEN_SIZE, read_pil
 
 CATEGORIES = ("bolt", "fabric")
@@ -45,10 +45,10 @@ def predict(model: AprilGanModel, golden: dict, images: Tensor, shots: int) -> t
     for category in CATEGORIES:
         chosen = torch.from_numpy(golden["categories"] == category)
         model.setup(category, references(golden, shots, category))
-        text, anomaly_map = model.score_and_map(images[chosen])
-        peaks = peak(anomaly_map)
-        model.set_score_bounds(peaks)
-        for output, value in zip(outputs, (text, model.image_score(text, peaks), anomaly_map), strict=True):
+        text, anomaly_map = model.score_parts(model.encode(images[chosen]), model.target)
+        maxima = map_maxima(anomaly_map)
+        model.set_score_bounds(maxima)
+        for output, value in zip(outputs, (text, model.image_score(text, maxima), anomaly_map), strict=True):
             output[chosen] = value
     return tuple(outputs)
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     **{leaf: set() for leaf in LEAVES},
     "adapters": {"safe_io"},
     "clip": LEAVES,
-    "target": {"safe_io"},
+    "target": LEAVES,
     "torch_model": {*LEAVES, "clip", "target"},
 }
 MAY_IMPORT["data"] = {*MAY_IMPORT["torch_model"], "torch_model"}

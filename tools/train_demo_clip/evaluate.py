@@ -25,7 +25,7 @@ from torch import Tensor
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
 from anomalib_aprilgan.comparison.metrics import rank
 from anomalib_aprilgan.data.defects import DEFECTS
-from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
 
 AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
@@ -69,11 +69,14 @@ def evaluate(model: AprilGanModel, root: Path, category: str, shots: int) -> Row
     references = [transform(data.train_data[index].image) for index in range(shots)]
     model.setup(category, torch.stack(references) if references else None)
     items = list(data.test_data)
-    pieces = [model.score_and_map(images) for images in torch.stack([transform(i.image) for i in items]).split(8)]
+    pieces = [
+        model.score_parts(model.encode(images), model.target)
+        for images in torch.stack([transform(i.image) for i in items]).split(8)
+    ]
     text, maps = (torch.cat(piece) for piece in zip(*pieces, strict=True))
     if shots:
-        model.set_score_bounds(peak(maps))
-    scores = model.image_score(text, peak(maps))
+        model.set_score_bounds(map_maxima(maps))
+    scores = model.image_score(text, map_maxima(maps))
     masks = np.stack([item.gt_mask.numpy().astype(bool) for item in items])
     kinds = np.array([Path(path).parent.name for path in data.test_data.samples.image_path])
     chosen = {kind: np.isin(kinds, ["good", kind]) for kind in sorted(DEFECTS)} | {"all": np.full(len(kinds), True)}

@@ -15,8 +15,9 @@ from anomalib.engine import Engine
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan import AprilGan, AprilGanPostProcessor
-from anomalib_aprilgan.components.post_processor import MAP_MARGIN, SCORE_MARGIN, normal_threshold
-from anomalib_aprilgan.data.augmentations import views
+from anomalib_aprilgan.components.calibration import normal_threshold
+from anomalib_aprilgan.components.post_processor import MAP_MARGIN, SCORE_MARGIN
+from anomalib_aprilgan.data.augmentations import augmentations
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.maps import few_shot_score
 from conftest import GOLDEN
@@ -53,7 +54,7 @@ def test_equal_scores_are_not_flagged() -> None:
 
 def test_views_are_small_changes_of_the_image() -> None:
     image = read_rgb(REFERENCES[0])
-    first, *others = views(image)
+    first, *others = augmentations(image)
     assert torch.equal(first, image)
     for view in others:
         assert view.shape == image.shape
@@ -62,7 +63,7 @@ def test_views_are_small_changes_of_the_image() -> None:
 
 
 def test_views_of_one_pixel() -> None:
-    assert all(view.shape == (3, 1, 1) for view in views(torch.rand(3, 1, 1)))
+    assert all(view.shape == (3, 1, 1) for view in augmentations(torch.rand(3, 1, 1)))
 
 
 @torch.no_grad()
@@ -73,8 +74,10 @@ def naive_thresholds(model: AprilGan, rate: float) -> tuple[float, float]:
     for held_out in REFERENCES:
         rest = torch.stack([transform(Image(read_rgb(path))) for path in REFERENCES if path != held_out])
         model.model.setup("bolt", rest)
-        for view in views(read_rgb(held_out)):
-            text, anomaly_map = model.model.score_and_map(transform(Image(view)).unsqueeze(0))
+        for view in augmentations(read_rgb(held_out)):
+            text, anomaly_map = model.model.score_parts(
+                model.model.encode(transform(Image(view)).unsqueeze(0)), model.model.target
+            )
             peaks.append(float(anomaly_map.max()))
             scores.append(float(few_shot_score(text, anomaly_map.max(), torch.tensor([0.0, 12.0]))))
     flagged = int(rate * len(scores))
@@ -110,7 +113,7 @@ def test_one_reference_is_compared_with_itself(make: Callable[..., AprilGan], ca
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
         model.prepare()
     assert "thresholds are too low. Use two or more" in caplog.text
-    assert 0 < model.post_processor.pixel_threshold < model.model.map_maximum
+    assert 0 < model.post_processor.pixel_threshold < model.model.map_upper_bound()
 
 
 def test_thresholds_travel_in_the_checkpoint(make: Callable[..., AprilGan], engine: Engine, tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_thresholds_travel_in_the_checkpoint(make: Callable[..., AprilGan], engi
     loaded = AprilGan.load_from_checkpoint(tmp_path / "model.ckpt", few_shot_source=["gone.png"] * 4)
     assert loaded.post_processor.image_threshold == model.post_processor.image_threshold
     assert loaded.post_processor.false_positive_rate == 0.2
-    assert loaded._calibrated
+    assert loaded.post_processor.is_calibrated
 
 
 @pytest.mark.parametrize("shots", [0, 4])
@@ -162,5 +165,5 @@ def test_defects_without_masks_mark_what_normal_images_do_not_reach(
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_rates_that_are_none(rate: float) -> None:
-    with pytest.raises(ValueError, match=r"`false_positive_rate` must be a share .* got"):
+    with pytest.raises(ValueError, match=r"`false_positive_rate` must be a fraction .* got"):
         AprilGanPostProcessor(false_positive_rate=rate)

@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_model_of_anomalib_is_refused(load: Load, tmp_pa
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"version": 99}, "The checkpoint has version 99, this anomalib-aprilgan reads up to 1: upgrade it"),
+        ({"version": 99}, "The checkpoint has version 99, this anomalib-aprilgan reads up to 2: upgrade it"),
         ({"version": None}, "This is not a checkpoint of AprilGan"),
         (None, "This is not a checkpoint of AprilGan"),
     ],

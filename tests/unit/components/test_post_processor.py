@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""The rank-preserving normalisation and the few-shot bounds."""
+"""The rank-preserving normalisation and its thresholds."""
 
 from __future__ import annotations
 
@@ -18,29 +18,21 @@ from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 TRAINER = SimpleNamespace(testing=False, val_dataloaders=DataLoader([0]))
 
 
-class Model:
-    """The part of AprilGanModel that the post-processor uses: bounds, and scores that need them."""
-
-    bounds: torch.Tensor | None = None
-
-    def set_score_bounds(self, peaks: torch.Tensor) -> None:
-        self.bounds = torch.stack([peaks.min(), peaks.max()])
-
-    def image_score(self, text: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
-        return (text + (peaks - self.bounds[0]) / (self.bounds[1] - self.bounds[0])) / 2
+def image_scores(text: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
+    """Few-shot image scores with the bounds of these images."""
+    return (text + (maxima - maxima.min()) / (maxima.max() - maxima.min())) / 2
 
 
-def validated(text: torch.Tensor, peaks: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None):
-    """A post-processor after a validation epoch of two batches, and its module."""
-    post_processor, module = AprilGanPostProcessor(), SimpleNamespace(model=Model())
+def validated(text: torch.Tensor, maxima: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None):
+    """A post-processor after a validation epoch of two batches."""
+    post_processor, module = AprilGanPostProcessor(), SimpleNamespace()
     for part in torch.arange(len(text)).chunk(2):
-        post_processor.observe(text[part], peaks[part], labels[part])
         batch = ImageBatch(image=torch.zeros(len(part), 3, 4, 4), gt_label=labels[part])
         if maps is not None:
             batch.update(anomaly_map=maps[part], gt_mask=(maps[part] > maps.median()))
         post_processor.on_validation_batch_end(TRAINER, module, batch, batch, 0)
-    post_processor.on_validation_epoch_end(None, module)
-    return post_processor, module
+    post_processor.calibrate(image_scores(text, maxima), maxima, labels, 12.0)
+    return post_processor
 
 
 @pytest.fixture
@@ -50,15 +42,10 @@ def scores() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.rand(20, generator=generator) + 0.3 * labels, 3 * torch.rand(20, generator=generator), labels
 
 
-def test_bounds_are_those_of_all_batches(scores: tuple) -> None:
-    _, module = validated(*scores)
-    assert module.model.bounds.tolist() == [scores[1].min(), scores[1].max()]
-
-
 def test_threshold_and_range_belong_to_the_final_scores(scores: tuple) -> None:
-    text, peaks, labels = scores
-    post_processor, module = validated(*scores)
-    final = module.model.image_score(text, peaks)
+    text, maxima, labels = scores
+    post_processor = validated(*scores)
+    final = image_scores(text, maxima)
     metric = F1AdaptiveThreshold(fields=["pred_score", "gt_label"])
     metric.update(SimpleNamespace(pred_score=final, gt_label=labels))
     assert post_processor.image_threshold == metric.compute()
@@ -66,17 +53,17 @@ def test_threshold_and_range_belong_to_the_final_scores(scores: tuple) -> None:
 
 
 def test_minimum_threshold_and_maximum_become_0_half_and_1(scores: tuple) -> None:
-    text, peaks, _ = scores
-    post_processor, module = validated(*scores)
-    final = module.model.image_score(text, peaks)
+    text, maxima, _ = scores
+    post_processor = validated(*scores)
+    final = image_scores(text, maxima)
     points = torch.stack([final.min(), post_processor.image_threshold, final.max()])
     assert post_processor(InferenceBatch(pred_score=points, anomaly_map=None)).pred_score.tolist() == [0, 0.5, 1]
 
 
 def test_ranks_and_rank_metrics_are_those_of_raw_scores(scores: tuple) -> None:
-    text, peaks, labels = scores
-    post_processor, module = validated(*scores)
-    raw = module.model.image_score(text, peaks)
+    text, maxima, labels = scores
+    post_processor = validated(*scores)
+    raw = image_scores(text, maxima)
     normalized = post_processor(InferenceBatch(pred_score=raw, anomaly_map=None)).pred_score
     assert torch.equal(raw.argsort(), normalized.argsort())
     assert len(normalized.unique()) == len(raw.unique())
@@ -85,7 +72,7 @@ def test_ranks_and_rank_metrics_are_those_of_raw_scores(scores: tuple) -> None:
 
 
 def test_a_score_at_the_threshold_is_abnormal(scores: tuple) -> None:
-    post_processor, _ = validated(*scores)
+    post_processor = validated(*scores)
     threshold = post_processor.image_threshold
     below = torch.nextafter(threshold, torch.tensor(-1.0)) - 1e-6
     output = post_processor(InferenceBatch(pred_score=torch.stack([below, threshold]), anomaly_map=None))
@@ -93,14 +80,14 @@ def test_a_score_at_the_threshold_is_abnormal(scores: tuple) -> None:
 
 
 def test_values_beyond_the_validation_range_are_0_and_1(scores: tuple) -> None:
-    post_processor, _ = validated(*scores)
+    post_processor = validated(*scores)
     output = post_processor(InferenceBatch(pred_score=torch.tensor([-9.0, 9.0]), anomaly_map=None))
     assert output.pred_score.tolist() == [0, 1]
 
 
 def test_maps_are_normalised_by_their_own_range(scores: tuple) -> None:
     maps = torch.rand(20, 4, 4)
-    post_processor, _ = validated(*scores, maps)
+    post_processor = validated(*scores, maps)
     output = post_processor(InferenceBatch(pred_score=torch.zeros(20), anomaly_map=maps))
     assert (output.anomaly_map.min(), output.anomaly_map.max()) == (0, 1)
     assert torch.equal(maps.flatten().argsort(), output.anomaly_map.flatten().argsort())
@@ -118,10 +105,10 @@ def test_all_equal_scores_give_a_defined_result(constant: float) -> None:
 
 
 def test_images_without_labels_leave_the_threshold_and_set_the_range() -> None:
-    post_processor, module = AprilGanPostProcessor(), SimpleNamespace(model=Model())
-    post_processor.observe(torch.tensor([0.1, 0.9]), torch.tensor([1.0, 2.0]), None)
-    post_processor.on_validation_epoch_end(None, module)
+    post_processor = AprilGanPostProcessor()
+    post_processor.calibrate(torch.tensor([0.05, 0.95]), torch.tensor([1.0, 2.0]), None, 12.0)
     assert post_processor.image_threshold.isnan()
+    assert not post_processor.is_calibrated
     torch.testing.assert_close(post_processor.image_max, torch.tensor(0.95))
 
 

@@ -1,0 +1,109 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scores of images that are known to be normal or labelled, from which thresholds and score bounds come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from anomalib_aprilgan.data.references import contents, read_augmentations
+from anomalib_aprilgan.memory import select_references
+from anomalib_aprilgan.target import Target
+from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, map_maxima
+
+logger = logging.getLogger(__name__)
+
+
+class ValidationScores(Metric):
+    """What the image scores of all validation images are made of: text scores, maxima of the maps, labels."""
+
+    full_state_update = False
+    text: list[Tensor]
+    maxima: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("text", "maxima", "label"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, text: Tensor, maxima: Tensor, label: Tensor | None) -> None:
+        """Add text scores (B,), maxima of the anomaly maps (B,) and labels (B,), which may be unknown."""
+        self.text.append(text)
+        self.maxima.append(maxima)
+        if label is not None:
+            self.label.append(label.float())  # torchmetrics takes a process without images for one with floats
+
+    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All text scores, maxima and, if every image has one, labels."""
+        text, maxima = dim_zero_cat(self.text), dim_zero_cat(self.maxima)
+        label = dim_zero_cat(self.label) if len(self.label) else None  # a tensor once processes have been gathered
+        return text, maxima, label if label is not None and len(label) == len(text) else None
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What ``compute`` returns, as tensors with one dimension; then forget it."""
+        # torchmetrics makes numbers of tensors with one element, as those of a single image are.
+        text, maxima, label = self.compute()
+        self.reset()
+        return torch.atleast_1d(text), torch.atleast_1d(maxima), None if label is None else torch.atleast_1d(label)
+
+
+def held_out_scores(
+    model: AprilGanModel, target: Target, transform: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Image scores (M,) and map maxima (M,) of the references' augmentations, each compared with the other references.
+
+    Copies of one image, which a draw with replacement may give, are held out together.
+
+    Args:
+        model: That scores images for the target.
+        target: With the paths of its references.
+        transform: Makes a reference image (3, H, W) in [0, 1] the model's input.
+
+    Raises:
+        ValueError: If a file can't be read or a score is not finite.
+    """
+    paths = target.references.paths
+    files = target.references.digests or contents(paths)
+    if len(set(files)) == 1:
+        logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
+    parts = [_scores_without(model, target, files, file, transform) for file in dict.fromkeys(files)]
+    text, maxima = (torch.cat(part) for part in zip(*parts, strict=True))
+    return model.image_score(text, maxima, target), maxima
+
+
+def _scores_without(
+    model: AprilGanModel, target: Target, files: Sequence[str], held_out: str, transform: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Text scores (V,) and map maxima (V,) of one file's augmentations, compared with the references that differ."""
+    others = [index for index, file in enumerate(files) if file != held_out] or list(range(len(files)))
+    path = target.references.paths[files.index(held_out)]
+    rest = replace(target, banks=select_references(target.banks, others, len(files)))
+    with torch.no_grad():
+        images = read_augmentations(path, transform).to(target.text_features.device)
+        text, anomaly_maps = model.score_parts(model.encode(images), rest)
+    maxima = map_maxima(anomaly_maps)
+    check_finite(text + maxima, "scores", [path] * len(images))
+    return text, maxima
+
+
+def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) -> Tensor:
+    """The threshold () that at most ``false_positive_rate`` of the normal scores (M,) reach.
+
+    With fewer scores than 1 / rate, no score reaches it.
+
+    Args:
+        scores: Of normal images.
+        false_positive_rate: Fraction in [0, 1).
+        margin: By which the threshold lies above the highest of the other scores, so that rounding does not flag it.
+    """
+    flagged = int(false_positive_rate * len(scores))
+    return scores.sort(descending=True).values[flagged] + margin

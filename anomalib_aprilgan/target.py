@@ -1,0 +1,134 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the model looks for: a class name, the reference images, and what the model makes of both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from anomalib_aprilgan.prompts import check_class_name
+
+RUN, CHECKPOINT, HAND = "run", "checkpoint", "hand"
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """What the arguments of AprilGan ask for, before a data module is known.
+
+    Args:
+        class_name: Word for the inspected object in the prompts. None: the data module's category.
+        k_shot: Number of reference images.
+        source: Folder from which they are drawn, or the list of exactly these images. None: the data module's normal
+            training images.
+        with_replacement: Whether an image may be drawn again.
+        seed: Of the draw.
+        coreset_sampling_ratio: Fraction of each reference's patch tokens that memory banks keep.
+
+    Raises:
+        ValueError: If ``k_shot`` is negative or the class name is empty.
+    """
+
+    class_name: str | None = None
+    k_shot: int = 0
+    source: Any = None
+    with_replacement: bool = False
+    seed: int = 0
+    coreset_sampling_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.k_shot < 0:
+            msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {self.k_shot}."
+            raise ValueError(msg)
+        if self.class_name is not None:
+            check_class_name(self.class_name)
+
+    @property
+    def draw(self) -> tuple[int, bool, int, float]:
+        """All that decides which patch tokens are drawn from a source."""
+        return self.k_shot, self.with_replacement, self.seed, self.coreset_sampling_ratio
+
+
+@dataclass(frozen=True)
+class References:
+    """The reference images of a target and how they were drawn.
+
+    Two are equal if their files have the same content in the same order, whatever the files are called.
+
+    Args:
+        digests: Hash of the content of each file. Empty if it is not known: no references, or an old checkpoint.
+        coreset_sampling_ratio: Fraction of each image's patch tokens that the memory banks keep.
+        paths: Of the files. Empty if the images were given as a tensor.
+        source: Folder or list from which they were drawn, as text. None: the data module.
+        with_replacement: Whether an image could be drawn again.
+        seed: Of the draw.
+    """
+
+    digests: tuple[str, ...] = ()
+    coreset_sampling_ratio: float = 1.0
+    paths: tuple[str, ...] = field(default=(), compare=False)
+    source: str | None = field(default=None, compare=False)
+    with_replacement: bool = field(default=False, compare=False)
+    seed: int = field(default=0, compare=False)
+
+    @property
+    def draw(self) -> tuple[int, bool, int, float]:
+        """All that decided which patch tokens were drawn from the source."""
+        return len(self.paths), self.with_replacement, self.seed, self.coreset_sampling_ratio
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is looked for, and what an AprilGanModel makes of it. Two are equal if they look for the same.
+
+    Args:
+        class_name: Word for the inspected object in the prompts.
+        references: The reference images.
+        text_features: Unit rows normal and abnormal (2, E).
+        banks: Memory bank (K * N, D) of each stage. Empty: zero-shot.
+        score_bounds: Range (2,) of the anomaly maps' maxima over validation images; NaN: not validated.
+        origin: RUN, set by a run for its data; CHECKPOINT, loaded; or HAND, set by ``AprilGanModel.setup``. Only what
+            the last two have set outlasts the run.
+    """
+
+    class_name: str
+    references: References
+    text_features: Tensor = field(compare=False, repr=False)
+    banks: tuple[Tensor, ...] = field(compare=False, repr=False)
+    score_bounds: Tensor = field(compare=False, repr=False)
+    origin: str = field(default=RUN, compare=False)
+
+    @property
+    def is_few_shot(self) -> bool:
+        """Whether there are reference images."""
+        return len(self.banks) > 0
+
+    def record(self) -> dict[str, Any]:
+        """Class name and references as plain values, for a checkpoint. Its tensors are in the state dict."""
+        facts = asdict(self.references).items()
+        references = {key: list(value) if isinstance(value, tuple) else value for key, value in facts}
+        return {"class_name": self.class_name, "references": references, "origin": self.origin}
+
+
+def read_record(record: dict[str, Any]) -> tuple[str, References, str]:
+    """Class name, references and origin of a target in a checkpoint."""
+    references = References(**record["references"])
+    references = replace(references, digests=tuple(references.digests), paths=tuple(references.paths))
+    return record["class_name"], references, HAND if record["origin"] == HAND else CHECKPOINT
+
+
+def read_version_1(ours: dict[str, Any]) -> tuple[str | None, References, str]:
+    """Class name, references and origin in a checkpoint of version 1, which did not know the files' content."""
+    # The list ends with the coreset's ratio only if that is not 1.
+    _, _, source, with_replacement, seed, *ratio = ours["target"] or [None, 0, None, False, 0]
+    references = References(
+        paths=tuple(ours["reference_paths"]),
+        source=None if source == "None" else source,
+        with_replacement=with_replacement,
+        seed=seed,
+        coreset_sampling_ratio=ratio[0] if ratio else 1.0,
+    )
+    return ours["class_name"], references, HAND if ours["target"] is None else CHECKPOINT
