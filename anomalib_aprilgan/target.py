@@ -126,7 +126,7 @@ def read_version_1(ours: dict[str, Any]) -> tuple[str | None, References, str]:
     _, _, source, with_replacement, seed, *ratio = ours["target"] or [None, 0, None, False, 0]
     references = References(
         paths=tuple(ours["reference_paths"]),
-        source=None if source == "None" else source,
+        source=None if str(source) == "None" else str(source),
         with_replacement=with_replacement,
         seed=seed,
         coreset_sampling_ratio=ratio[0] if ratio else 1.0,

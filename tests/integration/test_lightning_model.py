@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,45 @@ def test_another_category_replaces_text_features_and_references(
     assert "Target changed" in caplog.text
     assert not torch.equal(first, model.model.text_features)
     assert all("fabric" in path for path in model.reference_paths)
+
+
+def test_no_class_name_is_left_over_from_an_earlier_run(make: Callable[..., AprilGan], engine: Engine) -> None:
+    model = make(k_shot=1)
+    engine.test(model, datamodule=data("bolt"))
+    references = model.reference_paths
+    engine.predict(model, data_path=BOLT / "test" / "good" / "000.png")
+    assert model.model.class_name == "object"
+    assert model.reference_paths == references  # nothing else is named
+
+
+def test_a_second_data_module_brings_its_own_references(
+    make: Callable[..., AprilGan], engine: Engine, tmp_path: Path
+) -> None:
+    """Of the same names and category, with other content: image AUROC was 0.5 with the references of the first."""
+    shutil.copytree(GOLDEN / "dataset" / "fabric", tmp_path / "data" / "bolt")
+    other = MVTecAD(tmp_path / "data", "bolt", eval_batch_size=4, num_workers=0)
+    reused, fresh = make(k_shot=2), make(k_shot=2)
+    engine.test(reused, datamodule=data("bolt"))
+    assert engine.test(reused, datamodule=other) == engine.test(fresh, datamodule=other)
+    assert all(path.startswith(str(tmp_path)) for path in reused.reference_paths)
+
+
+def test_changed_files_of_a_folder_change_the_target(
+    make: Callable[..., AprilGan], engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = tmp_path / "good"
+    shutil.copytree(BOLT / "train" / "good", good)
+    model = make(class_name="bolt", k_shot=2, few_shot_source=good)
+    model.prepare()
+    banks, threshold = model.model.memory.banks, model.post_processor.image_threshold.clone()
+    model.prepare()
+    assert all(torch.equal(*pair) for pair in zip(banks, model.model.memory.banks, strict=True))
+    shutil.copytree(GOLDEN / "dataset" / "fabric" / "train" / "good", good, dirs_exist_ok=True)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        model.prepare()
+    assert "Target changed" in caplog.text
+    assert not torch.equal(banks[0], model.model.memory.banks[0])
+    assert threshold != model.post_processor.image_threshold
 
 
 def test_references_depend_on_the_seed_alone(make: Callable[..., AprilGan], engine: Engine) -> None:
@@ -249,6 +289,20 @@ def test_a_checkpoint_brings_references_to_prediction(make: Callable[..., AprilG
     assert loaded.reference_paths == model.reference_paths
     assert loaded.model.class_name == "bolt"
     assert len(predictions) == 4
+
+
+@pytest.mark.parametrize("run", ["predict", "test"])
+def test_a_checkpoint_made_with_a_folder_is_used_without_it(
+    make: Callable[..., AprilGan], engine: Engine, caplog: pytest.LogCaptureFixture, run: str
+) -> None:
+    model, path = checkpointed(make, engine, k_shot=2, few_shot_source=str(BOLT / "train" / "good"))
+    loaded = make(k_shot=2)
+    where = {"data_path": BOLT / "test" / "good"} if run == "predict" else {"datamodule": data()}
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        getattr(engine, run)(loaded, ckpt_path=path, **where)
+    assert "Target changed" not in caplog.text
+    assert loaded.reference_paths == model.reference_paths
+    assert loaded.post_processor.image_threshold == model.post_processor.image_threshold
 
 
 def test_a_zero_shot_checkpoint_serves_few_shot_with_new_references(
