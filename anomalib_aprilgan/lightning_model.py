@@ -284,7 +284,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
             return
         text, maxima, label = self._validation_scores.take()
-        self.model.set_score_bounds(maxima if label is None or label.any() else None)
+        self.model.set_score_bounds(maxima if label is not None and label.any() != label.all() else None)
         if post_processor is not None:
             scores = self.model.image_score(text, maxima)
             post_processor.calibrate(scores, maxima, label, self.model.map_upper_bound())

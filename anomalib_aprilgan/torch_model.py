@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -22,6 +23,11 @@ from anomalib_aprilgan.maps import few_shot_map, few_shot_score, stage_probabili
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
 from anomalib_aprilgan.prompts import PromptEnsemble, text_features
 from anomalib_aprilgan.target import HAND, RUN, References, Target
+
+logger = logging.getLogger(__name__)
+
+# Of the theoretical range of maps: score bounds closer to each other would magnify rounding errors.
+NARROW = 1e-3
 
 
 class Encoded(NamedTuple):
@@ -211,11 +217,18 @@ class AprilGanModel(nn.Module):
         return few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
 
     def set_score_bounds(self, maxima: Tensor | None) -> None:
-        """Scale few-shot scores by the range of the validation images' map maxima (M,); None: by the theoretical."""
-        if maxima is None:
-            self.score_bounds.fill_(torch.nan)
+        """Scale few-shot scores by the range of map maxima (M,) of normal and abnormal validation images.
+
+        None, or a range so narrow that it would magnify rounding errors: by the theoretical range.
+        """
+        self.score_bounds.fill_(torch.nan)
+        if maxima is None or not self.target.is_few_shot:
+            return
+        low, high = maxima.min(), maxima.max()
+        if high - low > NARROW * self.map_upper_bound():
+            self.score_bounds.copy_(torch.stack([low, high]))
         else:
-            self.score_bounds.copy_(torch.stack([maxima.min(), maxima.max()]))
+            logger.warning("The validation images' anomaly maps are too alike to scale few-shot scores by their range.")
 
     def map_upper_bound(self, target: Target | None = None) -> float:
         """What no anomaly map exceeds: 1 per stage, and with references 2 more for the cosine distance."""

@@ -13,7 +13,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DistributedSampler
 
 
-def unrepeated(batch: ImageBatch, trainer: Trainer, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch | None:
+def unrepeated(
+    batch: ImageBatch, trainer: Trainer | None, batch_idx: int, dataloader_idx: int = 0
+) -> ImageBatch | None:
     """The batch without images that another process has too, None if none is left.
 
     In validation and testing Lightning gives all processes equally many images and repeats some for this, which would
@@ -21,10 +23,12 @@ def unrepeated(batch: ImageBatch, trainer: Trainer, batch_idx: int, dataloader_i
 
     Args:
         batch: Of this process.
-        trainer: That is validating or testing.
+        trainer: That is validating or testing; None: there is but one process.
         batch_idx: Number of the batch in this process, from 0.
         dataloader_idx: Number of the data loader, from 0.
     """
+    if trainer is None:
+        return batch
     loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
     sampler = loader.sampler

@@ -10,31 +10,36 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from anomalib.data import InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_aprilgan.components.calibration import normal_threshold
 from anomalib_aprilgan.components.distributed_evaluation import unrepeated
+from anomalib_aprilgan.torch_model import NARROW, AprilGanModel
 
 logger = logging.getLogger(__name__)
 
 # Exported models differ from PyTorch's by less than this.
 SCORE_MARGIN, MAP_MARGIN = 1e-4, 1e-3
+# Normalised values of what lies below and above the validation range. Floating-point numbers are denser near 0.
+LOWER_TAIL, UPPER_TAIL = 1e-4, 0.1
 
 
 class AprilGanPostProcessor(PostProcessor):
-    """anomalib's post-processor with a normalisation that keeps the order of scores.
+    """anomalib's post-processor with a normalisation that keeps the order of scores, and thresholds without defects.
 
-    Piecewise linear from the validation's minimum over the threshold to the maximum, to 0, 0.5 and 1: strictly rising
-    on the validation range, so that AUROC, F1-max, average precision and PRO are those of the raw scores. Differs:
-    anomalib's clamps all scores further than half the range from the threshold, which ties them. Values beyond the
-    validation range become 0 or 1 here too.
+    Normalised values rise strictly with raw ones: piecewise linear from the validation's minimum over the threshold
+    (0.5) to the maximum, with a squashed tail on either side that does not reach 0 or 1. AUROC, F1-max, average
+    precision and PRO are therefore those of the raw scores. Differs: anomalib's clamps all scores further than half the
+    range from the threshold, which ties them.
 
-    A score at the threshold counts as abnormal, as it does in the metric that finds the threshold.
+    A raw score at the threshold counts as abnormal, as it does in the metric that finds the threshold.
 
-    Image scores are known only at the end of a validation, when AprilGan calls ``calibrate``. Without defects no F1
-    tells the threshold: normal images alone give it, see ``calibrate_on_normal``.
+    Image scores are known only at the end of a validation, when AprilGan calls ``calibrate``. A validation without
+    normal images tells no threshold and leaves the theoretical range. One without defects tells no F1: its normal
+    images alone give the threshold, see ``calibrate_on_normal``.
 
     Args:
         *args: anomalib's.
@@ -55,10 +60,11 @@ class AprilGanPostProcessor(PostProcessor):
             raise ValueError(msg)
         self.false_positive_rate = false_positive_rate
         self.is_calibrated = False
+        self.has_tails = False
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "false_positive_rate", "is_calibrated")
+        return (*super()._checkpoint_config_keys, "false_positive_rate", "is_calibrated", "has_tails")
 
     def assume_range(self, map_upper_bound: float) -> None:
         """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_upper_bound``], until calibrated."""
@@ -69,10 +75,12 @@ class AprilGanPostProcessor(PostProcessor):
             low.fill_(0.0)
             threshold.fill_(maximum / 2)
             high.fill_(maximum)
-        self.is_calibrated = False
+        self.is_calibrated = self.has_tails = False  # nothing lies beyond the theoretical range
 
     def calibrate(self, scores: Tensor, maxima: Tensor, label: Tensor | None, map_upper_bound: float) -> None:
         """Set thresholds and ranges from all validation images, whose pixels were seen batch by batch.
+
+        The image scores of the batches are replaced by these.
 
         Args:
             scores: Image scores (M,).
@@ -80,22 +88,49 @@ class AprilGanPostProcessor(PostProcessor):
             label: 1 where abnormal, 0 where normal, (M,); None: not known.
             map_upper_bound: What no anomaly map exceeds.
         """
-        if label is not None and not label.any():
-            self._pixel_threshold_metric.reset()
-            self._pixel_min_max_metric.reset()
-            self.calibrate_on_normal(scores, maxima, map_upper_bound)
+        for metric in (self._image_threshold_metric, self._image_min_max_metric):
+            metric.reset()
+        if label is None or label.any() != label.all():
+            self._calibrate_on_all(scores, maxima, label)
+            self._widen(map_upper_bound)
             return
+        for metric in (self._pixel_threshold_metric, self._pixel_min_max_metric):
+            metric.reset()
+        if label.any():
+            self.assume_range(map_upper_bound)
+            logger.warning(
+                "The %d validation images are all abnormal, which tells no threshold: give normal images too, or "
+                "references. Until then scores are compared with the middle of their theoretical range.",
+                len(scores),
+            )
+        else:
+            self.calibrate_on_normal(scores, maxima, map_upper_bound)
+
+    def _calibrate_on_all(self, scores: Tensor, maxima: Tensor, label: Tensor | None) -> None:
         images: Any = SimpleNamespace(pred_score=scores, gt_label=label)
         if self.enable_thresholding:
             self._image_threshold_metric.update(images)
-            if not self._pixel_threshold_metric.update_called and label is not None and not label.all():
+            if not self._pixel_threshold_metric.update_called and label is not None:
                 # No masks: what the normal images' maps do not reach is abnormal.
                 self._pixel_threshold.copy_(self._threshold_of_normal(maxima[label == 0], MAP_MARGIN))
         if self.enable_normalization:
             self._image_min_max_metric.update(images)
         unused: Any = None
         super().on_validation_epoch_end(unused, unused)
-        self.is_calibrated = label is not None
+        self.is_calibrated, self.has_tails = label is not None, True
+
+    def _widen(self, map_upper_bound: float) -> None:
+        """Replace a range so narrow that it would magnify rounding errors by the theoretical one."""
+        for name, low, high, maximum in (
+            ("image scores", self.image_min, self.image_max, 1.0),
+            ("anomaly maps", self.pixel_min, self.pixel_max, map_upper_bound),
+        ):
+            if high - low < NARROW * maximum:
+                logger.warning(
+                    "The %s of all validation images are too alike for a range: %.6g to %.6g.", name, low, high
+                )
+                low.fill_(0.0)
+                high.fill_(maximum)
 
     def calibrate_on_normal(self, scores: Tensor, maxima: Tensor, map_upper_bound: float) -> None:
         """Set thresholds from the image scores (M,) and map maxima (M,) of normal images.
@@ -126,37 +161,73 @@ class AprilGanPostProcessor(PostProcessor):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        batch: Any = None,
+        batch_idx: int = 0,
         dataloader_idx: int = 0,
+        **kwargs: Any,
     ) -> None:
-        """Update the pixel statistics; those of images wait for ``calibrate``."""
-        del pl_module, batch
+        """Update the statistics with the images that no other process has."""
+        del batch
         own = unrepeated(outputs, trainer, batch_idx, dataloader_idx)
-        if own is None:
-            return
+        if own is not None:
+            super().on_validation_batch_end(trainer, pl_module, own, **kwargs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Set thresholds and ranges, unless the model is an AprilGan: it completes its image scores first."""
+        if not isinstance(getattr(pl_module, "model", None), AprilGanModel):
+            super().on_validation_epoch_end(trainer, pl_module)
+            self.has_tails = True
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Normalised scores and maps, and decisions about the raw ones."""
+        output = super().forward(predictions)
         if self.enable_thresholding:
-            self._pixel_threshold_metric.update(own)
-        if self.enable_normalization:
-            self._pixel_min_max_metric.update(own)
+            label, mask = self._decide(output, predictions.pred_score, predictions.anomaly_map)
+            output = output._replace(pred_label=label, pred_mask=mask)
+        return output
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the model completes its image scores first, and then calls ``calibrate``."""
+    def post_process_batch(self, batch: Any) -> None:
+        """Normalise scores and maps, and decide about the raw ones."""
+        scores, maps, label, mask = batch.pred_score, batch.anomaly_map, batch.pred_label, batch.pred_mask
+        super().post_process_batch(batch)
+        if self.enable_thresholding:
+            decided = self._decide(batch, scores, maps)
+            batch.update(
+                pred_label=decided[0] if label is None else label, pred_mask=decided[1] if mask is None else mask
+            )
 
-    @staticmethod
-    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
+    def _decide(self, normalized: Any, scores: Tensor | None, maps: Tensor | None) -> tuple[Any, Any]:
+        """Labels and masks by the raw values: rounding may lift a normalised one over the threshold."""
+        label = _reaches(scores, self.image_threshold, self.image_sensitivity, normalized.pred_label)
+        return label, _reaches(maps, self.pixel_threshold, self.pixel_sensitivity, normalized.pred_mask)
+
+    def _normalize(  # type: ignore[override]  # it reads `has_tails`
+        self, preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor
+    ) -> Tensor | None:
         if preds is None:
             return None
         threshold = torch.where(threshold.isnan(), (norm_max + norm_min) / 2, threshold)
-        below = 0.5 * (preds - norm_min) / _positive(threshold - norm_min)
-        above = 0.5 + 0.5 * (preds - threshold) / _positive(norm_max - threshold)
-        normalized = torch.where(preds < threshold, below, above).clamp(0, 1)
+        low, high = torch.minimum(norm_min, threshold), torch.maximum(norm_max, threshold)
+        lower, upper = (LOWER_TAIL, UPPER_TAIL) if self.has_tails else (0.0, 0.0)
+        width = _positive(high - low)
+        below = lower + (0.5 - lower) * (preds - low) / _positive(threshold - low)
+        above = 0.5 + (0.5 - upper) * (preds - threshold) / _positive(high - threshold)
+        below = torch.where(preds < low, lower / (1 + (low - preds) / width), below)
+        above = torch.where(preds > high, 1 - upper / (1 + (preds - high) / width), above)
+        normalized = torch.where(preds < threshold, below, above)
         return torch.where(norm_min.isnan() | norm_max.isnan(), preds, normalized)
 
     @staticmethod
     def _apply_threshold(preds: Tensor | None, threshold: Tensor) -> Tensor | None:
         # What is not a number is not known to be normal.
         return None if preds is None else ~(preds < threshold)
+
+
+def _reaches(raw: Tensor | None, threshold: Tensor, sensitivity: float, by_normalized: Tensor | None) -> Tensor | None:
+    """Whether raw values reach the threshold; what the normalised ones say where a sensitivity moves the threshold."""
+    if raw is None or by_normalized is None or sensitivity != 0.5:
+        return by_normalized
+    return torch.where(threshold.isnan(), by_normalized, ~(raw < threshold))
 
 
 def _positive(width: Tensor) -> Tensor:
