@@ -22,7 +22,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
+from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.components import checkpoint as checkpoints
 from anomalib_aprilgan.components.distributed_evaluation import unrepeated
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics

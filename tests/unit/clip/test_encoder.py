@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from anomalib_aprilgan.clip.encoder import ClipEncoder, clip_config, find_weights, image_statistics
-from anomalib_aprilgan.clip.weights import read_state_dict
+from anomalib_aprilgan.clip.configuration import clip_config, image_statistics
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.weights import find_weights, read_state_dict
 from conftest import TINY_CLIP, TINY_RESNET
 
 TIMM = {
@@ -126,10 +127,10 @@ def test_quick_gelu_changes_both_towers(clip_folder: Path) -> None:
 
 
 def test_text_in_several_passes_equals_one(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, sentences = tiny(clip_folder), [f"photo {number}" for number in range(5)]
-    once = encoder.encode_text(sentences)
-    monkeypatch.setattr("anomalib_aprilgan.clip.encoder.SENTENCES_PER_PASS", 2)
-    torch.testing.assert_close(encoder.encode_text(sentences), once)
+    encoder, prompts = tiny(clip_folder), [f"photo {number}" for number in range(5)]
+    once = encoder.encode_text(prompts)
+    monkeypatch.setattr("anomalib_aprilgan.clip.encoder.PROMPTS_PER_PASS", 2)
+    torch.testing.assert_close(encoder.encode_text(prompts), once)
 
 
 # --- weights ---
@@ -274,6 +275,6 @@ def test_a_file_without_weights(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "page.pt")
 
 
-def test_a_sentence_longer_than_the_context(clip_folder: Path) -> None:
+def test_a_prompt_longer_than_the_context(clip_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"has 102 tokens, more than CLIP's 77"):
         tiny(clip_folder).encode_text(["photo " * 100])
