@@ -57,7 +57,7 @@ def checked_prompts(prompts: PromptEnsemble, class_name: str, backbone: str) -> 
     check_class_name(class_name)
     normal, abnormal = prompts.prompts_about(class_name)
     try:
-        Tokenizer(clip_config(backbone)["text_cfg"]).check_lengths([*normal, *abnormal])
+        Tokenizer(clip_config(backbone)["text_cfg"])([*normal, *abnormal])
     except LongPromptError as error:
         raise ValueError(_too_long(prompts, class_name, error)) from error
     return normal, abnormal

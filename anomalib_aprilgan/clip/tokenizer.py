@@ -45,12 +45,8 @@ class Tokenizer:
         Raises:
             LongPromptError: If a prompt is longer than the context.
         """
-        self.check_lengths(prompts)
-        return self.tokenize(list(prompts))
-
-    def check_lengths(self, prompts: Sequence[str]) -> None:
-        """Raise LongPromptError if a prompt is longer than the context."""
         for prompt in prompts:
             length = count_tokens(self.tokenize, prompt)
             if length is not None and length > self.context:
                 raise LongPromptError(prompt, length, self.context)
+        return self.tokenize(list(prompts))

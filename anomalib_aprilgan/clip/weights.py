@@ -20,6 +20,9 @@ from anomalib_aprilgan.compat.open_clip import convert_state_dict, resize_attent
 
 DEMO_WEIGHTS = Path(__file__).with_name("demo_clip.safetensors")
 
+# Numbers that OpenAI's archives hold beside the weights.
+NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
+
 
 def find_weights(backbone: str, pretrained: str) -> Path:
     """Return the file that holds the weights ``pretrained``; open_clip downloads those of a tag that it has not yet.
@@ -92,10 +95,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         if _is_torchscript(path):
-            return _torchscript_tensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+        return {key.removeprefix("module."): tensor for key, tensor in state.items() if key not in NO_WEIGHTS}
     except Exception as error:  # pickle, zip and safetensors raise errors of many kinds
         msg = f"{path} holds no weights that can be read ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
@@ -119,10 +123,3 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _torchscript_tensors(path: Path) -> dict[str, Tensor]:
-    state = torch.jit.load(path, map_location="cpu").state_dict()
-    return {
-        key: value for key, value in state.items() if key not in {"input_resolution", "context_length", "vocab_size"}
-    }

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workarounds for open_clip: that it still needs them. What they do is tested in tests/unit/clip.
 
-A test that fails here names a workaround that can go, or that only releases of open_clip need that we still support.
+A test that fails here tells of a workaround that can go.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,25 +25,19 @@ from anomalib_aprilgan.compat.versions import _declared_requirements
 from conftest import TINY_CLIP, TINY_RESNET
 
 OPEN_CLIP = Version(version("open_clip_torch"))
-LAYERS = TINY_CLIP["vision_cfg"]["layers"]
 
 
 @pytest.mark.parametrize(
-    ("workaround", "last"),
+    ("owner", "name", "last"),
     [
-        (compat.convert_state_dict, "2.24.0"),
-        (compat.outputs_of_blocks, "2.31.0"),  # later ones have VisionTransformer.forward_intermediates
+        (factory, "convert_state_dict", "2.24.0"),  # for convert_state_dict
+        (VisionTransformer, "forward_intermediates", "2.31.0"),  # for outputs_of_blocks and pool_tokens
     ],
 )
-def test_a_supported_release_needs_the_workaround(workaround: Callable, last: str) -> None:
-    (requirement,) = [each for each in _declared_requirements() if each.name.startswith("open")]
-    assert requirement.specifier.contains(last), f"{workaround.__name__} can go"
-
-
-def test_releases_have_what_the_workarounds_say() -> None:
-    assert hasattr(factory, "convert_state_dict") == (Version("2.24.0") < OPEN_CLIP)
-    assert hasattr(VisionTransformer, "forward_intermediates") == (Version("2.31.0") < OPEN_CLIP)
-    assert not hasattr(VisionTransformer, "pool")  # a public one would replace pool_tokens
+def test_what_replaces_a_workaround_is_not_in_all_releases(owner: object, name: str, last: str) -> None:
+    assert hasattr(owner, name) == (Version(last) < OPEN_CLIP)
+    (supported,) = [each.specifier for each in _declared_requirements() if each.name.startswith("open")]
+    assert supported.contains(last)
 
 
 def test_create_model_takes_no_path_of_a_configuration(clip_folder: Path) -> None:
@@ -57,31 +50,18 @@ def test_openais_weights_come_without_a_choice_of_size_and_activation() -> None:
     assert not {"image_size", "quick_gelu"} & inspect.signature(open_clip.load_openai_model).parameters.keys()
 
 
-@pytest.fixture
-def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each call of torch's fused attention."""
+@pytest.mark.parametrize(("ours", "grad"), [(True, False), (True, True), (False, False)])
+def test_attention_is_fused_only_with_the_workaround(monkeypatch: pytest.MonkeyPatch, ours: bool, grad: bool) -> None:
     calls, fused = [], functional.scaled_dot_product_attention
     monkeypatch.setattr(
         functional, "scaled_dot_product_attention", lambda *args, **kwargs: calls.append(0) or fused(*args, **kwargs)
     )
-    return calls
-
-
-@pytest.mark.parametrize("grad", [False, True])
-def test_attention_is_fused(fused_calls: list[int], grad: bool) -> None:
     visual = compat.build_clip(TINY_CLIP, 70, quick_gelu=False).visual.eval().requires_grad_(False)
-    compat.use_fused_attention(visual)
+    if ours:
+        compat.use_fused_attention(visual)
     with torch.set_grad_enabled(grad):
         visual(torch.randn(1, 3, 70, 70))
-    assert len(fused_calls) == LAYERS
-
-
-@pytest.mark.skipif(Version("2.24.0") >= OPEN_CLIP, reason="blocks take (N, B, D)")
-def test_attention_is_not_fused_without_us(fused_calls: list[int]) -> None:
-    visual = compat.build_clip(TINY_CLIP, 70, quick_gelu=False).visual.eval().requires_grad_(False)
-    with torch.no_grad():
-        visual(torch.randn(1, 3, 70, 70))
-    assert not fused_calls
+    assert len(calls) == (TINY_CLIP["vision_cfg"]["layers"] if ours or Version("2.24.0") >= OPEN_CLIP else 0)
 
 
 def test_open_clip_does_not_resize_attention_pools() -> None:
