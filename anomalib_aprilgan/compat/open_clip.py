@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def build_clip(config: dict[str, Any], image_size: int, quick_gelu: bool) -> nn.Module:
@@ -86,21 +86,18 @@ def convert_state_dict(state: dict[str, Tensor], clip: nn.Module) -> dict[str, T
 
 
 def resize_attention_pool(state: dict[str, Tensor], visual: Any) -> None:
-    """Resize the positions of a ModifiedResNet's attention pool, in place; open_clip does it for a ViT's only (3.3.0).
+    """Resize the positions of a ModifiedResNet's attention pool, in place: open_clip resizes a ViT's only (3.3.0).
 
     Args:
         state: State dict of the weights to be loaded.
         visual: Image tower that they are for.
     """
     key = "visual.attnpool.positional_embedding"
-    if not isinstance(visual, ModifiedResNet) or key not in state:
-        return
-    mean, grid = state[key][:1], state[key][1:]
-    new, old = (math.isqrt(len(positions) - 1) for positions in (visual.attnpool.positional_embedding, state[key]))
-    if new != old:
-        grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
-        state[key] = torch.cat([mean, grid.flatten(2)[0].T])
+    if isinstance(visual, ModifiedResNet) and key in state:
+        side = math.isqrt(len(visual.attnpool.positional_embedding) - 1)
+        positions = {"visual.positional_embedding": state[key]}
+        model.resize_pos_embed(positions, SimpleNamespace(visual=SimpleNamespace(grid_size=side)))
+        state[key] = positions["visual.positional_embedding"]
 
 
 def resize_timm_trunk(visual: nn.Module, image_size: int) -> None:

@@ -97,6 +97,7 @@ def _download(release: ReleasedAdapters) -> None:
     )  # fmt: skip
     try:
         cache.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT))
+        path.chmod(0o644)  # pooch 1.9 leaves it to its owner alone, but caches may be shared
     except requests.RequestException as error:
         msg = f"Could not download {release.url}: {error}. Check the network and try again. {by_hand}"
         raise ConnectionError(msg) from error

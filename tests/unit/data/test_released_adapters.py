@@ -89,6 +89,7 @@ def test_downloads_once(server, release):
     assert fetch_adapters("visa") == release.path
     assert server.requests == ["/visa.pth"]
     assert files(release) == [release.path]
+    assert release.path.stat().st_mode & 0o777 == 0o644
 
 
 def test_uses_a_file_put_there_by_hand(server, release):
