@@ -147,10 +147,10 @@ def prompts(
         image_size: Height and width in pixels to which images are resized.
     """
     with _clear_errors():
-        from anomalib_aprilgan.clip.prompt_probabilities import checked_sentences  # noqa: PLC0415
+        from anomalib_aprilgan.clip.text import checked_prompts  # noqa: PLC0415
         from anomalib_aprilgan.prompts import PromptEnsemble  # noqa: PLC0415
 
-        normal, abnormal = checked_sentences(PromptEnsemble.from_yaml(prompts), class_name, backbone)
+        normal, abnormal = checked_prompts(PromptEnsemble.from_yaml(prompts), class_name, backbone)
         if images:
             _print_leanings(class_name, images, backbone, pretrained, image_size, prompts)
             return
@@ -163,18 +163,19 @@ def _print_leanings(class_name: str, sources: list[Path], *model_arguments: Any)
     from anomalib.data.utils import get_image_filenames  # noqa: PLC0415
 
     from anomalib_aprilgan import AprilGan  # noqa: PLC0415
-    from anomalib_aprilgan.clip.prompt_probabilities import leanings  # noqa: PLC0415
+    from anomalib_aprilgan.clip.prompt_probabilities import state_probabilities  # noqa: PLC0415
     from anomalib_aprilgan.data.references import read_references  # noqa: PLC0415
 
     backbone, pretrained, image_size, prompts = model_arguments
     paths = [path for source in sources for path in get_image_filenames(source)]
     module = AprilGan(backbone, pretrained, image_size, prompts=prompts)
     with torch.no_grad():
-        found = leanings(module.model, class_name, read_references(paths, module.reference_transform))
+        model, references = module.model, read_references(paths, module.reference_transform)
+        found = state_probabilities(model.encoder, model.prompts, class_name, references)
     print("abnormal  leans to")
-    for path, leaning in zip(paths, found, strict=True):
-        top = ", ".join(f"{state} {share:.0%}" for state, share in list(leaning.states.items())[:3])
-        print(f"{leaning.text_score:8.1%}  {top}  {path}")
+    for path, image in zip(paths, found, strict=True):
+        top = ", ".join(f"{state} {probability:.0%}" for state, probability in list(image.states.items())[:3])
+        print(f"{image.text_score:8.1%}  {top}  {path}")
 
 
 def demo(

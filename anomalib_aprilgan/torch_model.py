@@ -15,12 +15,12 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.adapters import StageAdapters
-from anomalib_aprilgan.clip.encoder import ClipEncoder, LongSentenceError
-from anomalib_aprilgan.clip.text_cache import cached
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.text import class_text_features
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, stage_probabilities, text_score, zero_shot_map
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
-from anomalib_aprilgan.prompts import PromptEnsemble, text_features
+from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
 
 
@@ -139,22 +139,9 @@ class AprilGanModel(nn.Module):
         """Text features (2, E) of the prompt ensemble about ``class_name``.
 
         Raises:
-            ValueError: If a sentence is too long, naming the entries it is made of.
+            ValueError: If a prompt is too long, naming the entries it is made of.
         """
-        normal, abnormal = self.prompts.sentences(class_name)
-
-        def encode() -> Tensor:
-            try:
-                with _full_precision(self.text_features):
-                    embeddings = self.encoder.encode_text([*normal, *abnormal])
-            except LongSentenceError as error:
-                raise ValueError(too_long(self.prompts, class_name, error)) from error
-            return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
-
-        device = self.text_features.device
-        encoder = [self.encoder.fingerprint(), self.encoder.quick_gelu, self.encoder.text_config]
-        content = repr([encoder, device.type, normal, abnormal])
-        return cached(content, encode).to(device)
+        return class_text_features(self.encoder, self.prompts, class_name)
 
     # --- images ---
 
@@ -276,15 +263,6 @@ def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) 
         "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
     )
     raise ValueError(msg)
-
-
-def too_long(prompts: PromptEnsemble, class_name: str, error: LongSentenceError) -> str:
-    """What to shorten when a prompt is too long, in words."""
-    words = class_name if len(class_name) <= 60 else f"{class_name[:60]}..."
-    return (
-        f"The prompt of {prompts.origin(class_name, error.sentence)} about {words!r} has {error.size}: shorten the "
-        "class name, the state or the template."
-    )
 
 
 def map_maxima(anomaly_maps: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as pil
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data import demo
 
 # The same examples every time, however busy the machine is.

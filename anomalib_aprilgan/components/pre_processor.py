@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data.images import restore_misread
 
 

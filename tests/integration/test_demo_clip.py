@@ -18,7 +18,9 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.clip.encoder import DEMO_CONFIG, DEMO_WEIGHTS, ClipEncoder, find_weights
+from anomalib_aprilgan.clip.configuration import DEMO_CONFIG
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.weights import DEMO_WEIGHTS, find_weights
 from anomalib_aprilgan.prompts import PromptEnsemble
 
 
@@ -44,22 +46,22 @@ def test_open_clip_makes_the_same_of_it(encoder: ClipEncoder) -> None:
     state["token_embedding.weight"] = torch.zeros(49408, rows.shape[1])
     state["token_embedding.weight"][state.pop("token_embedding.ids").long()] = rows
     clip.load_state_dict(state)
-    images, sentences = torch.randn(2, 3, 224, 224), ["a photo of a damaged bottle.", "moon"]
+    images, prompts = torch.randn(2, 3, 224, 224), ["a photo of a damaged bottle.", "moon"]
     with torch.no_grad():
         torch.testing.assert_close(encoder(images)[0], clip.encode_image(images), atol=1e-5, rtol=1e-5)
-        expected = clip.encode_text(SimpleTokenizer()(sentences))
-    torch.testing.assert_close(encoder.encode_text(sentences), expected, atol=1e-5, rtol=1e-5)
+        expected = clip.encode_text(SimpleTokenizer()(prompts))
+    torch.testing.assert_close(encoder.encode_text(prompts), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_captions_had_every_token_of_the_ensemble() -> None:
     known = set(load_file(DEMO_WEIGHTS)["token_embedding.ids"].tolist())
-    normal, abnormal = PromptEnsemble.from_yaml().sentences("object")
+    normal, abnormal = PromptEnsemble.from_yaml().prompts_about("object")
     assert set(SimpleTokenizer()([*normal, *abnormal]).unique().tolist()) <= known
 
 
 def test_unknown_words_leave_the_states_apart(encoder: ClipEncoder) -> None:
-    sentences = [f"a photo of a {state} flibbertigibbet." for state in ("flawless", "perfect", "damaged", "broken")]
-    features = torch.nn.functional.normalize(encoder.encode_text(sentences), dim=-1)
+    prompts = [f"a photo of a {state} flibbertigibbet." for state in ("flawless", "perfect", "damaged", "broken")]
+    features = torch.nn.functional.normalize(encoder.encode_text(prompts), dim=-1)
     alike = features @ features.T
     assert min(alike[0, 1], alike[2, 3]) > alike[:2, 2:].max() + 0.1
 
