@@ -23,17 +23,18 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
+from anomalib_aprilgan.compat.lightning import unrepeated
 from anomalib_aprilgan.components import checkpoint as checkpoints
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
-from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics
+from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
-from anomalib_aprilgan.components.graceful_shutdown import Interruption
-from anomalib_aprilgan.components.metrics import pixel_metrics
+from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
+from anomalib_aprilgan.components.metrics import image_metrics, pixel_metrics
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
-from anomalib_aprilgan.components.predictions import add_to_table, leave_out_unreadable, start_table
+from anomalib_aprilgan.components.predictions import add_to_table, start_table
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule
+from anomalib_aprilgan.data.predict import leave_out_unreadable
 from anomalib_aprilgan.data.references import choose_references, contents, read_references, read_views
 from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
 from anomalib_aprilgan.prompts import PromptEnsemble, check_class_name
@@ -179,7 +180,7 @@ class AprilGan(AprilGanExport, AnomalibModule):  # type: ignore[misc]  # to_onnx
     def configure_callbacks(self) -> list[Callback]:
         """The components of anomalib, and an orderly end when the run is interrupted."""
         components: Any = super().configure_callbacks()
-        return [*components, Interruption()]
+        return [*components, GracefulShutdown()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""

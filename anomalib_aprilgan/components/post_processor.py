@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
+from anomalib_aprilgan.compat.lightning import unrepeated
 
 if TYPE_CHECKING:
     from anomalib_aprilgan.torch_model import AprilGanModel

@@ -15,6 +15,7 @@ from anomalib.data.utils import ValSplitMode
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from anomalib_aprilgan.compat.anomalib import category_folders
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
 
 
@@ -155,8 +156,7 @@ def category_names(datamodule: AnomalibDataModule) -> list[str]:
     if not datamodule.category:
         return [datamodule.name]
     root = Path(getattr(datamodule, "split_root", "") or getattr(datamodule, "root", ""))
-    # anomalib makes empty folders for the categories of VisA that are not there.
-    return sorted(path.name for path in root.glob("*") if any(path.glob("test/*/*"))) or [datamodule.category]
+    return category_folders(root) or [datamodule.category]
 
 
 def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which images of a batch count when several processes share a data set."""
+"""Workarounds for faults of Lightning, all seen in 2.6.6."""
 
 from __future__ import annotations
 
+import signal
+import sys
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from anomalib.data import ImageBatch
 from lightning.pytorch import Trainer
@@ -16,8 +18,8 @@ from torch.utils.data import DistributedSampler
 def unrepeated(batch: ImageBatch, trainer: Trainer, batch_idx: int, dataloader_idx: int = 0) -> ImageBatch | None:
     """The batch without images that another process has too, None if none is left.
 
-    In validation and testing Lightning gives all processes equally many images and repeats some for this, which would
-    count twice in metrics and thresholds.
+    Lightning validates and tests equally many images in each process and repeats some for this, which would count
+    twice in metrics and thresholds (https://github.com/Lightning-AI/pytorch-lightning/issues/7929).
 
     Args:
         batch: Of this process.
@@ -39,3 +41,18 @@ def unrepeated(batch: ImageBatch, trainer: Trainer, batch_idx: int, dataloader_i
 def _first(batch: ImageBatch, size: int) -> ImageBatch:
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return type(batch)(**{name: value if value is None else value[:size] for name, value in values.items()})
+
+
+def end_by(number: signal.Signals) -> NoReturn:
+    """End the process with the exit status that tells which signal has ended it.
+
+    Lightning ends a training with status 0 after SIGTERM, and ignores SIGTERM while it tests or predicts
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/19916).
+
+    Raises:
+        KeyboardInterrupt: After SIGINT, as Python does.
+        SystemExit: After other signals, with 128 + their number.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
