@@ -79,7 +79,7 @@ def require(module: str, extra: str) -> None:
 
 
 def without_text_tower(module: Any) -> Any:
-    """A copy of an AprilGan whose CLIP can't encode text; the rest is shared."""
+    """A copy of an AprilGan whose CLIP can't encode text. All else is the same object in both."""
     images_only = nn.Module()
     images_only.visual = module.model.encoder.clip.visual
     encoder = _with_parts(module.model.encoder, clip=images_only)
@@ -87,7 +87,7 @@ def without_text_tower(module: Any) -> Any:
 
 
 def _with_parts(module: Module, **parts: nn.Module) -> Module:
-    """A copy of ``module`` with some submodules replaced, which shares the rest with it."""
+    """A copy of a module with some submodules replaced. All else is the same object in both."""
     twin = copy.copy(module)
-    twin._modules = {**module._modules, **parts}  # noqa: SLF001  # a plain copy shares this dictionary
+    twin._modules = {**module._modules, **parts}  # noqa: SLF001  # a plain copy has the same dictionary
     return twin

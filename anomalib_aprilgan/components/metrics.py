@@ -3,7 +3,8 @@
 
 """AUROC, F1Max, AUPR and AUPRO of images or pixels, as anomalib's evaluator asks for them.
 
-Metrics of one level share one state. anomalib's pixel metrics each keep and sort all pixels.
+The metrics of images have one common state, and so have the metrics of pixels, because each of anomalib's pixel
+metrics keeps and sorts all pixels.
 """
 
 from __future__ import annotations
@@ -146,15 +147,15 @@ class AUPRO(RankMetric):
 
 
 def image_metrics() -> list[AnomalibMetric]:
-    """AUROC, F1Max and AUPR of images with a shared state, to be updated together."""
-    return _sharing("image", AUROC, F1Max, AUPR)
+    """AUROC, F1Max and AUPR of images with one common state, to be updated together."""
+    return _with_common_state("image", AUROC, F1Max, AUPR)
 
 
 def pixel_metrics() -> list[AnomalibMetric]:
-    """AUROC, F1Max, AUPR and AUPRO of pixels with a shared state, to be updated together."""
-    return _sharing("pixel", AUROC, F1Max, AUPR, AUPRO)
+    """AUROC, F1Max, AUPR and AUPRO of pixels with one common state, to be updated together."""
+    return _with_common_state("pixel", AUROC, F1Max, AUPR, AUPRO)
 
 
-def _sharing(level: str, first: type[RankMetric], *others: type[RankMetric]) -> list[AnomalibMetric]:
+def _with_common_state(level: str, first: type[RankMetric], *others: type[RankMetric]) -> list[AnomalibMetric]:
     leading = first(level)
     return [leading, *(other(level, leading.scores) for other in others)]

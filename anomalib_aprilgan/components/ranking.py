@@ -94,7 +94,7 @@ class Ranking:
             ValueError: Without ``overlaps``.
         """
         low, high = self.normal_above.double() / len(self.normal), self.normal_from.double() / len(self.normal)
-        # A pixel counts from `low` on, rising to its full share at `high`; between the two lie ties.
+        # A pixel counts from `low` on, rising to its full value at `high`; between the two lie ties.
         rising = (FPR_LIMIT - low).clamp(min=0).square() / (2 * (high - low)).clamp(min=torch.finfo(torch.double).tiny)
         area = torch.where(high <= FPR_LIMIT, FPR_LIMIT - (low + high) / 2, rising)
         return float((self._overlaps() * area).sum()) / FPR_LIMIT
