@@ -65,7 +65,7 @@ class Inspector:
         item = self._predict(image)
         decision = "abnormal" if item.pred_label else "normal"
         text = f"{decision}: score {float(item.pred_score):.3f}, threshold 0.5"
-        return self.visualizer.picture(item, self.module), text
+        return self.visualizer.visualization(item, self.module), text
 
     def _predict(self, path: str | Path) -> Any:
         post_processor: Any = self.module.post_processor

@@ -20,14 +20,13 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
-from anomalib_aprilgan.compat.lightning import current_datamodule
+from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
-from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics
+from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
-from anomalib_aprilgan.components.graceful_shutdown import Interruption
-from anomalib_aprilgan.components.metrics import pixel_metrics
+from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
+from anomalib_aprilgan.components.metrics import image_metrics, pixel_metrics
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
@@ -170,7 +169,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, what is written beside them, and a graceful shutdown."""
         components: Any = super().configure_callbacks()
-        return [*components, PredictionsTable(), CalibratedCheckpoint(), Interruption()]
+        return [*components, PredictionsTable(), CalibratedCheckpoint(), GracefulShutdown()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""

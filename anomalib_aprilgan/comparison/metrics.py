@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.components.metrics import FPR_LIMIT, Ranking, region_sizes
+from anomalib_aprilgan.components.ranking import FPR_LIMIT, Ranking, region_sizes
 
 Array = NDArray
 

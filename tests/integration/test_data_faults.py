@@ -12,28 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, ImageBatch, MVTecAD
+from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
-from PIL import ExifTags, Image, ImageOps
-from torchvision.tv_tensors import Mask
+from PIL import Image, ImageOps
 
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
-from anomalib_aprilgan.data.images import check_image, is_misread, read_image, read_rgb, restore_misread
+from anomalib_aprilgan.data.images import check_image, decode, read_image, read_rgb
+from bad_files import IMAGE, save_turned
 from conftest import GOLDEN
 
 BOLT = GOLDEN / "dataset" / "bolt"
-IMAGE = BOLT / "test" / "good" / "000.png"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-
-
-def save_turned(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """Writes an image with EXIF data, without loss, and returns it as it is stored."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    with Image.open(IMAGE) as image:
-        stored = image.convert("RGB").resize(size)
-    stored.save(path, exif=exif)
-    return stored
 
 
 def pixels(tensor: torch.Tensor) -> np.ndarray:
@@ -61,23 +50,10 @@ def test_exif_rotation_is_obeyed(tmp_path: Path, orientation: int) -> None:
     save_turned(path, orientation)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    assert is_misread(path) is (orientation != 1)
+    assert decode(path)[1] is (orientation != 1)
     for read in (read_rgb, read_image):
         np.testing.assert_array_equal(pixels(read(path)), expected)
     assert check_image(path) == expected.shape[1::-1]
-
-
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_batches_hold_turned_images_as_they_are_to_be_seen(tmp_path: Path, batch_size: int) -> None:
-    path = tmp_path / "image.png"
-    save_turned(path, 3)  # upside down: same sides
-    batch = ImageBatch(
-        image=torch.rand(batch_size, 3, 40, 60), image_path=[str(IMAGE)] * (batch_size - 1) + [str(path)]
-    )
-    first = batch.image[0].clone()
-    restore_misread(batch)
-    torch.testing.assert_close(batch.image[-1], read_rgb(path))
-    assert batch_size == 1 or torch.equal(batch.image[0], first)
 
 
 def test_a_turned_image_scores_as_one_that_is_stored_upright(tiny_arguments: dict, tmp_path: Path) -> None:
@@ -93,17 +69,6 @@ def test_a_turned_image_scores_as_one_that_is_stored_upright(tiny_arguments: dic
     assert torch.equal(turned.anomaly_map, stored.anomaly_map)
     pictures = [np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob("images/**/*.png"))]
     np.testing.assert_array_equal(*pictures)
-
-
-def test_a_mask_that_lies_on_its_side_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    save_turned(path, 6)
-    batch = ImageBatch(image=torch.rand(1, 3, 40, 60), image_path=[str(path)], gt_mask=Mask(torch.ones(1, 40, 60)))
-    with pytest.raises(ValueError, match=r"turned by its EXIF data to 40 x 60 pixels, but its mask has 60 x 40: turn"):
-        restore_misread(batch)
-    batch.gt_mask = Mask(torch.zeros(1, 40, 60))  # of a normal image, made by anomalib
-    restore_misread(batch)
-    assert batch.image.shape == (1, 3, 60, 40)
 
 
 def test_32_bits_stop_a_test_instead_of_becoming_white(tiny_arguments: dict, tmp_path: Path) -> None:

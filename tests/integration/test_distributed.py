@@ -9,14 +9,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from anomalib.data import ImageBatch
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import TensorDataset
 
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
 from anomalib_aprilgan.data.auxiliary_dataset import EpochSampler
 
 PROGRAM = Path(__file__).parent / "distributed_training.py"
@@ -58,22 +55,6 @@ def test_training_changed_the_adapters(results: dict[str, dict], tiny_arguments:
     fresh = AprilGan(**{**tiny_arguments, "adapters": None}).state_dict()
     name = "model.adapters.fc.0.weight"
     assert (results["2-0"]["state"][name] - fresh[name]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-@pytest.mark.parametrize("n_images", [4, 5, 7, 8])
-def test_every_image_counts_once(n_images: int, batch_size: int) -> None:
-    counted = []
-    for rank in range(3):
-        dataset = TensorDataset(torch.arange(n_images))
-        sampler = DistributedSampler(dataset, 3, rank, shuffle=False)
-        loader = DataLoader(dataset, batch_size, sampler=sampler)
-        trainer = SimpleNamespace(testing=False, val_dataloaders=[loader])
-        for batch_idx, (numbers,) in enumerate(loader):
-            batch = ImageBatch(image=torch.zeros(len(numbers), 3, 2, 2), image_path=[str(int(i)) for i in numbers])
-            own = unrepeated(batch, trainer, batch_idx)
-            counted += [] if own is None else own.image_path
-    assert sorted(map(int, counted)) == list(range(n_images))
 
 
 def test_processes_together_train_on_the_batches_of_one() -> None:

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM in the middle of training, validation, testing and prediction; going on from there."""
+"""Ctrl-C and SIGTERM in the middle of training, validation, testing and prediction; resuming."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def arguments(tiny_arguments: dict) -> dict:
 
 
 @pytest.fixture(scope="module")
-def unbroken(arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Everything that an unbroken training makes: adapters, thresholds, ranges."""
-    return state(run("fit", arguments, tmp_path_factory.mktemp("unbroken")))
+def uninterrupted(arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Everything that an uninterrupted training makes: adapters, thresholds, ranges."""
+    return state(run("fit", arguments, tmp_path_factory.mktemp("uninterrupted")))
 
 
 def state(engine: Engine) -> dict[str, torch.Tensor]:
@@ -110,9 +110,9 @@ def state(engine: Engine) -> dict[str, torch.Tensor]:
     ],
     ids=["first epoch", "second epoch, in a step", "last batch", "validation"],
 )
-def test_a_training_goes_on_where_it_was_stopped(
+def test_a_training_resumes_where_it_was_stopped(
     arguments: dict,
-    unbroken: dict,
+    uninterrupted: dict,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     number: signal.Signals,
@@ -121,12 +121,12 @@ def test_a_training_goes_on_where_it_was_stopped(
     call: int,
 ) -> None:
     assert interrupted("fit", arguments, tmp_path, hook, call, [number]) == status
-    assert f"It goes on from there with `--ckpt_path {tmp_path}" in caplog.text
+    assert f"Resume it with `--ckpt_path {tmp_path}" in caplog.text
     (kept,) = tmp_path.rglob(INTERRUPTED)
     resumed = state(run("fit", arguments, tmp_path / "resumed", ckpt_path=kept))
-    assert resumed.keys() == unbroken.keys()
+    assert resumed.keys() == uninterrupted.keys()
     for name, value in resumed.items():
-        torch.testing.assert_close(value, unbroken[name], atol=0, rtol=0, equal_nan=True, msg=name)
+        torch.testing.assert_close(value, uninterrupted[name], atol=0, rtol=0, equal_nan=True, msg=name)
 
 
 def test_what_an_interruption_keeps_is_a_model(arguments: dict, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_signals_are_given_back(arguments: dict, tmp_path: Path, action: str) ->
 
 
 def test_in_a_process_of_its_own(arguments: dict, tmp_path: Path) -> None:
-    """What the shell sees, and the command that goes on."""
+    """What the shell sees, and the command that resumes."""
     data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(DATASET), "num_workers": 0}}
     config = {
         "model": {"class_path": "anomalib_aprilgan.AprilGan", "init_args": {**arguments, "visualizer": False}},

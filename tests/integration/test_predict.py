@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import builtins
 import csv
 import logging
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aprilgan import AprilGan
-from bad_files import write_bad
+from bad_files import gray_levels, save_turned, write_bad
 from conftest import GOLDEN
 
 BOLT = GOLDEN / "dataset" / "bolt"
@@ -82,6 +84,24 @@ def test_predict_nested_folders_with_other_files_and_bad_images(
     assert written == {f"parts/{folder}/left/{name}" for folder in "ab" for name in names}
     assert len(rows(results)) == 2 * len(names)
     assert all(str(path) in caplog.text for path in bad.values())
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_every_file_is_opened_at_most_twice(
+    tiny_arguments: dict, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalized: bool
+) -> None:
+    """To check it, and to decode it for the model and the visualization."""
+    parts = Path(shutil.copytree(BOLT / "test" / "good", tmp_path / "parts"))
+    save_turned(parts / "turned.png", 6)
+    Image.fromarray(gray_levels()).save(parts / "deep.png")
+    images, bad = [*parts.iterdir()], [*write_bad(parts).values()]
+    opened, builtin = Counter(), open
+    monkeypatch.setattr(builtins, "open", lambda path, *rest: opened.update([str(path)]) or builtin(path, *rest))
+    engine.predict(AprilGan(**tiny_arguments, class_name="bolt", post_processor=normalized), data_path=parts)
+    monkeypatch.undo()
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == len(images)
+    assert {opened[str(path)] for path in images} == {2}
+    assert {opened[str(path)] for path in bad} == {1}
 
 
 def test_predict_a_single_bad_file(anomalib: Anomalib, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_aprilgan.components.metrics import PixelScores, Ranking
+from anomalib_aprilgan.components.metrics import PixelScores
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
+from anomalib_aprilgan.components.ranking import Ranking
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
 from anomalib_aprilgan.memory import MemoryBank, nearest_distance
@@ -248,7 +249,7 @@ def test_scores_that_are_no_numbers_have_no_rank(kind: int) -> None:
     with pytest.raises(ValueError, match="not numbers"):
         Ranking.of(*samples)
     with pytest.raises(ValueError, match="not numbers"):
-        Ranking.of(*samples, shares=torch.ones(2) / 2)
+        Ranking.of(*samples, overlaps=torch.ones(2) / 2)
 
 
 # --- losses ---

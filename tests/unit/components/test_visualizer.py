@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures: captions, panels, one colour scale."""
+"""Visualizations: captions, panels, one colour scale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption, common_folder
+from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
 from conftest import GOLDEN
 
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
@@ -39,8 +39,8 @@ def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object)
 
 def map_panel(anomaly_map: torch.Tensor, normalized: bool = True) -> np.ndarray:
     """The pixels of image + anomaly map, without its title."""
-    picture = AprilGanVisualizer().picture(item(anomaly_map), module(normalized))
-    return np.asarray(picture)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
+    visualization = AprilGanVisualizer().visualization(item(anomaly_map), module(normalized))
+    return np.asarray(visualization)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
 
 
 def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
@@ -59,12 +59,12 @@ def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
     levels = np.asarray(Image.open(IMAGE).convert("L"))
     Image.fromarray(levels).save(tmp_path / "8.png")
     Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    pictures = [
-        np.asarray(AprilGanVisualizer().picture(item(torch.zeros(16, 16), tmp_path / name), module()))
+    visualizations = [
+        np.asarray(AprilGanVisualizer().visualization(item(torch.zeros(16, 16), tmp_path / name), module()))
         for name in ("8.png", "16.png")
     ]
-    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
-    assert pictures[0][CAPTION_HEIGHT + 64 :].std() > 10
+    assert np.abs(visualizations[0].astype(int) - visualizations[1]).max() <= 1
+    assert visualizations[0][CAPTION_HEIGHT + 64 :].std() > 10
 
 
 @pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "")])
@@ -79,17 +79,12 @@ def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> No
     """Image, mask, image + map, image + predicted mask, and a caption that is not empty."""
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     engine.test(AprilGan(**tiny_arguments), datamodule=MVTecAD(GOLDEN / "dataset", "bolt", num_workers=0))
-    pictures = sorted(path.relative_to(path.parents[1]) for path in tmp_path.rglob("*.png"))
-    assert len(pictures) == 9
-    assert Path("scratch/000.png") in pictures
+    visualizations = sorted(path.relative_to(path.parents[1]) for path in tmp_path.rglob("*.png"))
+    assert len(visualizations) == 9
+    assert Path("scratch/000.png") in visualizations
     (path,) = tmp_path.rglob("scratch/000.png")
     pixels = np.asarray(Image.open(path))
     assert pixels.shape == (256 + CAPTION_HEIGHT, 4 * 256, 3)
     assert pixels[:CAPTION_HEIGHT].max() > 200
     mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
     assert set(np.unique(mask > 127)) == {False, True}
-
-
-def test_common_folder() -> None:
-    assert common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]) == Path("/a/b")
-    assert common_folder([Path("/a/b/1.png")]) == Path("/a/b")
