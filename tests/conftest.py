@@ -45,6 +45,8 @@ TINY_RESNET = {
 }
 GOLDEN_SIZE = 70
 GOLDEN_LAYERS = [3, 6, 9, 12]
+Engines = Callable[..., Engine]  # the fixture `engine`
+Models = Callable[..., AprilGan]  # the fixture `make_model`
 
 
 def rule_tensor(name: str, shape: torch.Size, seed: int = 7) -> Tensor:
@@ -80,7 +82,7 @@ def golden_data(category: str = "bolt", **options: object) -> MVTecAD:
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     """Makes a quiet Engine on the CPU whose results lie in the given folder, else in a temporary one."""
 
     def make(folder: Path | None = None, **options: object) -> Engine:
@@ -138,6 +140,6 @@ def tiny_arguments(clip_folder: Path) -> dict:
 
 
 @pytest.fixture(scope="session")
-def make_model(tiny_arguments: dict) -> Callable[..., AprilGan]:
+def make_model(tiny_arguments: dict) -> Models:
     """Makes the goldens' model, which draws no images, with other arguments where given."""
     return lambda **options: AprilGan(**{**tiny_arguments, "visualizer": False, **options})
