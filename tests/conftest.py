@@ -85,7 +85,7 @@ def golden_data(category: str = "bolt", **options: object) -> MVTecAD:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     """Makes a quiet Engine on the CPU whose results lie in the given folder, else in a temporary one."""
 
-    def make(folder: Path | None = None, **options: object) -> Engine:
+    def make(folder: str | Path | None = None, **options: object) -> Engine:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         options = {"accelerator": "cpu", "devices": 1, **quiet, **options}
         return Engine(default_root_dir=folder or tmp_path_factory.mktemp("engine"), **options)
