@@ -22,6 +22,7 @@ from anomalib_aprilgan.clip.configuration import DEMO_CONFIG
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.weights import DEMO_WEIGHTS, find_weights
 from anomalib_aprilgan.prompts import PromptEnsemble
+from conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +72,14 @@ def test_weights_of_another_backbone_are_not_meant() -> None:
         AprilGan("ViT-B-32", "demo", 224, adapters=None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Version(version("open_clip_torch")) < Version("3"), reason="the script needs open_clip 3")
 def test_training_runs(tmp_path: Path) -> None:
     """A few steps of each phase write a file that is a CLIP."""
     output = tmp_path / "clip.safetensors"
-    script = Path(__file__).parents[2] / "tools" / "train_demo_clip" / "train.py"
-    process = subprocess.run(
-        [sys.executable, script, "--output", output, "--scale", "0.0003"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    script = ROOT / "tools" / "train_demo_clip" / "train.py"
+    command = [sys.executable, script, "--output", output, "--scale", "0.0003"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
     trained, packaged = load_file(output), load_file(DEMO_WEIGHTS)
     assert {name: each.shape for name, each in trained.items()} == {name: each.shape for name, each in packaged.items()}
