@@ -49,25 +49,24 @@ class AprilGanVisualizer(ImageVisualizer):
             path.parent.mkdir(parents=True, exist_ok=True)
             thumbnail = getattr(dataset, "thumbnails", {}).pop(item.image_path, None)
             shown = item if thumbnail is None else replace(item, image=thumbnail, image_path=None)
-            self.visualization(shown, pl_module).save(path)
+            self.visualization(shown, pl_module.model.class_name, _map_range(pl_module)).save(path)
 
-    def visualization(self, item: Any, module: Any) -> Image.Image:
+    def visualization(self, item: Any, class_name: str | None, map_range: float = 1.0) -> Image.Image:
         """Image, mask, and the image under the anomaly map and the predicted mask, side by side below the caption.
 
         Args:
             item: Prediction of an image. The image is read from ``image_path`` if there is one.
-            module: AprilGan that has made the prediction.
+            class_name: For the caption.
+            map_range: What the anomaly map does not exceed: 1 if it is normalised.
         """
-        post_processor = module.post_processor
-        if not getattr(post_processor, "enable_normalization", False):
-            item = replace(item, anomaly_map=item.anomaly_map / module.model.map_maximum)
+        item = replace(item, anomaly_map=item.anomaly_map / map_range)
         if item.image_path is not None:
             width, height = self.field_size
             image = resize(read_rgb(item.image_path), [height, width], antialias=True)
             item = replace(item, image=image, image_path=None)
         panels: Any = self.visualize(item)
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
-        return add_text_to_image(framed, caption(item, module.model.class_name), size=16, position=(6, 5))
+        return add_text_to_image(framed, caption(item, class_name), size=16, position=(6, 5))
 
     def _path(self, item: Any, trainer: Trainer, dataset: Any) -> Path:
         folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
@@ -78,6 +77,12 @@ class AprilGanVisualizer(ImageVisualizer):
         return generate_output_filename(
             path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         )
+
+
+def _map_range(module: Any) -> float:
+    """What an AprilGan's anomaly maps do not exceed."""
+    normalized = getattr(module.post_processor, "enable_normalization", False)
+    return 1.0 if normalized else module.model.map_upper_bound()
 
 
 def caption(item: Any, class_name: str | None) -> str:

@@ -21,7 +21,8 @@ from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
 from anomalib_aprilgan.adapters import StageAdapters
 from anomalib_aprilgan.comparison.metrics import rank
 from anomalib_aprilgan.data import demo
-from anomalib_aprilgan.torch_model import AprilGanModel, peak
+from anomalib_aprilgan.memory import distances
+from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
 
 AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
@@ -135,12 +136,12 @@ def figures(model: AprilGanModel, category: Category, spoil: Callable) -> Figure
         model.setup(category.name, numbers[:shots] if shots else None)
         spoil(model)
         with torch.no_grad():
-            pieces = [model.score_and_map(images) for images in numbers[K_SHOT:].split(8)]
+            pieces = [model.score_parts(model.encode(images), model.target) for images in numbers[K_SHOT:].split(8)]
             stages = [stage_scores(model, images) for images in numbers[K_SHOT:].split(8)]
         text, maps = (torch.cat(piece) for piece in zip(*pieces, strict=True))
         if shots:
-            model.set_score_bounds(peak(maps))
-        scores = model.image_score(text, peak(maps))
+            model.set_score_bounds(map_maxima(maps))
+        scores = model.image_score(text, map_maxima(maps))
         pixels = rank(maps[:, ::2, ::2].flatten().numpy(), category.masks[:, ::2, ::2].flatten())
         values[f"{name} image AUROC"] = rank(scores.numpy(), category.labels).auroc()
         values[f"{name} pixel AUROC"] = pixels.auroc()
@@ -154,7 +155,7 @@ def stage_scores(model: AprilGanModel, images: Tensor) -> list[Tensor]:
     """Per stage, how abnormal each patch (B, N) is: to the adapters, and with references to the memory bank alone."""
     _, stages = model.encoder(images)
     if not model.memory.is_empty:
-        return model.memory(stages)
+        return distances(stages, model.memory.banks)
     normal, abnormal = model.text_features
     return [torch.cosine_similarity(tokens, abnormal, -1) - torch.cosine_similarity(tokens, normal, -1)
             for tokens in model.adapters(stages)]  # fmt: skip
@@ -233,7 +234,7 @@ def test_gate_notices_prompts_without_states(
 
 
 def test_gate_notices_an_empty_memory_bank(replayed: AprilGanModel, categories: list[Category]) -> None:
-    found = failures(measure(replayed, categories, lambda model: model.memory.clear()))
+    found = failures(measure(replayed, categories, lambda model: model.memory.replace([])))
     assert any("4-shot image AUROC" in name or "4-shot pixel AUROC" in name for name in found)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
+from anomalib_aprilgan.memory import distances
 from conftest import GOLDEN_SIZE, GOOD, Engines, Models, golden_data
 
 
@@ -77,9 +78,9 @@ def test_tokens_as_large_as_half_precision_has_them(model: AprilGan) -> None:
     with torch.no_grad():
         _, stages = model.model.encoder(images)
         large = [(tokens / tokens.abs().amax() * 65504).half() for tokens in stages]
-        distances = model.model.memory(large)
-        expected = model.model.memory(stages)
-    for actual, wanted in zip(distances, expected, strict=True):
+        banks = model.model.memory.banks
+        pairs = zip(distances(large, banks), distances(stages, banks), strict=True)
+    for actual, wanted in pairs:
         torch.testing.assert_close(actual, wanted, atol=1e-3, rtol=0)
 
 

@@ -9,45 +9,47 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_distances
 
-from anomalib_aprilgan.memory import QUERIES_PER_PASS, ROWS_PER_PASS, MemoryBank, coreset
-
-
-def filled(stages: list[torch.Tensor]) -> MemoryBank:
-    bank = MemoryBank([tokens.shape[-1] for tokens in stages])
-    bank.fill(stages)
-    return bank
+from anomalib_aprilgan.memory import (
+    QUERIES_PER_PASS,
+    ROWS_PER_PASS,
+    MemoryBank,
+    coreset,
+    distances,
+    make_banks,
+    select_references,
+)
 
 
 @pytest.mark.parametrize(("n_queries", "n_rows"), [(7, 7), (QUERIES_PER_PASS, 7), (7, ROWS_PER_PASS)])
 def test_distances_equal_sklearn_in_any_number_of_passes(n_queries: int, n_rows: int) -> None:
     references = [torch.randn(3, n_rows, 5), torch.randn(3, 4, 9)]
     queries = [torch.randn(2, n_queries, 5), torch.randn(2, 4, 9)]
-    for reference, query, actual in zip(references, queries, filled(references)(queries), strict=True):
+    for reference, query, actual in zip(references, queries, distances(queries, make_banks(references)), strict=True):
         expected = cosine_distances(query.flatten(0, 1), reference.flatten(0, 1)).min(axis=1).reshape(actual.shape)
         torch.testing.assert_close(actual, torch.from_numpy(expected).float(), atol=1e-6, rtol=0)
 
 
 def test_a_stored_patch_has_distance_zero_at_any_scale() -> None:
     tokens = torch.randn(2, 6, 8)
-    (distance,) = filled([tokens])([3 * tokens])
+    (distance,) = distances([3 * tokens], make_banks([tokens]))
     torch.testing.assert_close(distance, torch.zeros(2, 6), atol=1e-6, rtol=0)
 
 
 def test_a_bank_is_empty_until_filled_and_after_clearing() -> None:
     bank = MemoryBank([8, 4])
     assert bank.is_empty
-    assert [rows.shape for rows in bank.banks] == [(0, 8), (0, 4)]
     for shots in (2, 3):  # the second filling replaces the first
-        bank.fill([torch.randn(shots, 6, 8), torch.randn(shots, 5, 4)])
-        assert [len(rows) for rows in bank.banks] == [shots * 6, shots * 5]
+        bank.replace(make_banks([torch.randn(shots, 6, 8), torch.randn(shots, 5, 4)]))
+        assert [rows.shape for rows in bank.banks] == [(shots * 6, 8), (shots * 5, 4)]
         assert not bank.is_empty
-    bank.clear()
+    bank.replace([])
     assert bank.is_empty
     assert [rows.shape for rows in bank.banks] == [(0, 8), (0, 4)]
 
 
 def test_state_dict_round_trip() -> None:
-    bank, other = filled([torch.randn(2, 6, 8), torch.randn(2, 3, 4)]), MemoryBank([8, 4])
+    bank, other = MemoryBank([8, 4]), MemoryBank([8, 4])
+    bank.replace(make_banks([torch.randn(2, 6, 8), torch.randn(2, 3, 4)]))
     other.resize([len(rows) for rows in bank.banks])
     other.load_state_dict(bank.state_dict())
     for loaded, stored in zip(other.banks, bank.banks, strict=True):
@@ -58,11 +60,11 @@ def test_state_dict_round_trip() -> None:
 def test_under_autocast_distances_stay_in_full_precision(n_rows: int) -> None:
     """Half precision may choose another row among nearly equal ones, but not round the distance."""
     references, queries = torch.randn(2, n_rows, 64), torch.randn(2, 50, 64)
-    bank = filled([references])
-    (full,) = bank([queries])
+    banks = make_banks([references])
+    (full,) = distances([queries], banks)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (mixed,) = bank([queries])
-        (own,) = bank([references])
+        (mixed,) = distances([queries], banks)
+        (own,) = distances([references], banks)
     assert mixed.dtype == torch.float32
     assert ((mixed - full).abs() < 1e-6).float().mean() > 0.9
     assert (mixed - full).min() > -1e-6
@@ -72,21 +74,17 @@ def test_under_autocast_distances_stay_in_full_precision(n_rows: int) -> None:
 
 def test_a_part_is_the_bank_of_those_references() -> None:
     stages = [torch.randn(3, 5, 4), torch.randn(3, 7, 6)]
-    whole, part = MemoryBank([4, 6]), MemoryBank([4, 6])
-    whole.fill(stages)
-    part.fill([tokens[[2, 0]] for tokens in stages])
-    for actual, expected in zip(whole.of([2, 0], k_shot=3).banks, part.banks, strict=True):
-        torch.testing.assert_close(actual, expected)
-    assert len(whole.banks[0]) == 15
+    selected = select_references(make_banks(stages), [2, 0], k_shot=3)
+    for actual, expected in zip(selected, make_banks([tokens[[2, 0]] for tokens in stages]), strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_rows_in_half_precision_find_nearly_the_same_distances() -> None:
     """bfloat16 rounds to 8 bits: a cosine's sum of many small errors stays far below that."""
     references, queries = torch.randn(2, 50, 64), torch.randn(2, 50, 64)
-    half = MemoryBank([64], torch.bfloat16)
-    half.fill([references])
-    assert half.of([1], k_shot=2).stage0.dtype == half.stage0.dtype == torch.bfloat16
-    (actual,), (expected,) = half([queries]), filled([references])([queries])
+    half = make_banks([references], torch.bfloat16)
+    assert select_references(half, [1], k_shot=2)[0].dtype == half[0].dtype == torch.bfloat16
+    (actual,), (expected,) = distances([queries], half), distances([queries], make_banks([references]))
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, atol=5e-3, rtol=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -96,18 +94,18 @@ def test_rows_in_half_precision_find_nearly_the_same_distances() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_number_of_stages_is_no_match(count: int) -> None:
-    bank = filled([torch.randn(1, 6, 8), torch.randn(1, 6, 8)])
+    banks = make_banks([torch.randn(1, 6, 8), torch.randn(1, 6, 8)])
     with pytest.raises(ValueError, match="zip"):
-        bank([torch.randn(1, 6, 8)] * count)
+        distances([torch.randn(1, 6, 8)] * count, banks)
     with pytest.raises(ValueError, match="zip"):
-        bank.resize([1] * count)
+        MemoryBank([8, 8]).resize([1] * count)
 
 
 def test_exported_models_find_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    bank, queries = filled([torch.randn(2, 50, 64)]), torch.randn(3, 7, 64)
-    (expected,) = bank([queries])
+    banks, queries = make_banks([torch.randn(2, 50, 64)]), torch.randn(3, 7, 64)
+    (expected,) = distances([queries], banks)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    (actual,) = bank([queries])
+    (actual,) = distances([queries], banks)
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
 
 

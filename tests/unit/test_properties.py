@@ -22,7 +22,7 @@ from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.ranking import Ranking
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
-from anomalib_aprilgan.memory import MemoryBank, nearest_distance
+from anomalib_aprilgan.memory import distances, make_banks, nearest_distance
 
 WIDTH = 4
 TEXT = F.normalize(torch.tensor([[1.0, 2.0, -1.0, 0.5], [0.5, -1.0, 2.0, 1.0]]), dim=-1)
@@ -103,9 +103,7 @@ QUERIES = tensors(2, 3, WIDTH)
 
 
 def distance(queries: Tensor, references: Tensor) -> Tensor:
-    bank = MemoryBank([WIDTH])
-    bank.fill([references])
-    return bank([queries])[0]
+    return distances([queries], make_banks([references]))[0]
 
 
 @given(queries=QUERIES, references=REFERENCES)

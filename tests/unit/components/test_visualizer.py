@@ -21,12 +21,6 @@ from conftest import GOLDEN
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
 
 
-def module(normalized: bool = True) -> SimpleNamespace:
-    """What the visualizer asks a model."""
-    post_processor = SimpleNamespace(enable_normalization=True) if normalized else None
-    return SimpleNamespace(model=SimpleNamespace(class_name="bolt", map_maximum=4.0), post_processor=post_processor)
-
-
 def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object) -> ImageItem:
     return ImageItem(
         image=torch.zeros(3, 16, 16),
@@ -37,9 +31,9 @@ def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object)
     )
 
 
-def map_panel(anomaly_map: torch.Tensor, normalized: bool = True) -> np.ndarray:
+def map_panel(anomaly_map: torch.Tensor, map_range: float = 1.0) -> np.ndarray:
     """The pixels of image + anomaly map, without its title."""
-    visualization = AprilGanVisualizer().visualization(item(anomaly_map), module(normalized))
+    visualization = AprilGanVisualizer().visualization(item(anomaly_map), "bolt", map_range)
     return np.asarray(visualization)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
 
 
@@ -52,7 +46,7 @@ def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
 
 
 def test_raw_maps_are_shown_over_their_theoretical_range() -> None:
-    np.testing.assert_array_equal(map_panel(torch.full((64, 64), 1.2), False), map_panel(torch.full((64, 64), 0.3)))
+    np.testing.assert_array_equal(map_panel(torch.full((64, 64), 1.2), 4.0), map_panel(torch.full((64, 64), 0.3)))
 
 
 def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -60,7 +54,7 @@ def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
     Image.fromarray(levels).save(tmp_path / "8.png")
     Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "16.png")
     visualizations = [
-        np.asarray(AprilGanVisualizer().visualization(item(torch.zeros(16, 16), tmp_path / name), module()))
+        np.asarray(AprilGanVisualizer().visualization(item(torch.zeros(16, 16), tmp_path / name), "bolt"))
         for name in ("8.png", "16.png")
     ]
     assert np.abs(visualizations[0].astype(int) - visualizations[1]).max() <= 1
