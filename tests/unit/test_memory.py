@@ -88,7 +88,7 @@ def test_rows_in_half_precision_find_nearly_the_same_distances() -> None:
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, atol=5e-3, rtol=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (mixed,) = half([queries])
+        (mixed,) = distances([queries], half)
     torch.testing.assert_close(mixed, expected, atol=1e-2, rtol=0)
 
 
