@@ -90,7 +90,7 @@ def test_every_file_is_opened_at_most_twice(
     images, bad = [*parts.iterdir()], [*write_bad(parts).values()]
     opened, builtin = Counter(), open
     monkeypatch.setattr(builtins, "open", lambda path, *rest: opened.update([str(path)]) or builtin(path, *rest))
-    engine().predict(make_model(class_name="bolt", post_processor=normalized, visualizer=True), data_path=parts)
+    engine(tmp_path).predict(make_model(class_name="bolt", post_processor=normalized, visualizer=True), data_path=parts)
     monkeypatch.undo()
     assert len(list(tmp_path.rglob("images/**/*.png"))) == len(images)
     assert {opened[str(path)] for path in images} == {2}
