@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -157,8 +158,12 @@ def test_latex(results: pd.DataFrame) -> None:
     assert {line.count(" & ") for line in body} == {len(tables.METRICS) + 1}
 
 
-def test_escape() -> None:
-    assert render.escape(r"50% of a_b\c") == r"50\% of a\_b\textbackslash{}c"
+@pytest.mark.parametrize(
+    ("write", "row"),
+    [(render.latex, r"50\% of a\_b\textbackslash{}c|d & 1.0 \\"), (render.markdown, r"| 50% of a_b\c\|d | 1.0 |")],
+)
+def test_special_characters(write: Callable, row: str) -> None:
+    assert row in write([tables.Table("t", ["model", "x"], [[Cell(r"50% of a_b\c|d"), Cell(1.0)]])]).splitlines()
 
 
 def test_csv(results: pd.DataFrame) -> None:
