@@ -21,17 +21,9 @@ MISSING = "-"
 TERMINAL_STYLES = {0: "", 1: "bold", 2: "underline"}
 MARKDOWN_ESCAPES = str.maketrans({"|": r"\|"})
 LATEX_ESCAPES = str.maketrans({char: "\\" + char for char in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
-# Markdown whose columns are as wide as their texts: a changed number changes one line of the file.
-UNPADDED = TableFormat(
-    lineabove=None,
-    linebelowheader=lambda widths, _: "|" + "---|" * len(widths),
-    linebetweenrows=None,
-    linebelow=None,
-    headerrow=DataRow("| ", " | ", " |"),
-    datarow=DataRow("| ", " | ", " |"),
-    padding=0,
-    with_header_hide=None,
-)
+# Markdown without padding: a changed number changes one line of the file.
+ROW = DataRow("| ", " | ", " |")
+UNPADDED = TableFormat(None, lambda widths, _: "|" + "---|" * len(widths), None, None, ROW, ROW, 0, None)
 
 
 def number(cell: Cell) -> str:
