@@ -20,7 +20,7 @@ from anomalib_aprilgan.components.export import require
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.images import read_rgb
-from anomalib_aprilgan.data.references import read_references, resolve_references
+from anomalib_aprilgan.data.references import reference_images, resolve_references
 from anomalib_aprilgan.lightning_model import AprilGan
 from anomalib_aprilgan.target import Target, TargetRequest
 
@@ -76,7 +76,7 @@ class Inspector:
 
     def _make_target(self, class_name: str, request: TargetRequest) -> Target:
         references = resolve_references(request, None)
-        images = read_references(references.paths, self.module.reference_transform) if references.paths else None
+        images = reference_images(references, self.module.reference_transform)
         return self.module.model.make_target(class_name, images, references)
 
     def _predict(self, path: str | Path, target: Target) -> ImageItem:

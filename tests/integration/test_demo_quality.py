@@ -21,8 +21,9 @@ from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
 from anomalib_aprilgan.adapters import StageAdapters
 from anomalib_aprilgan.comparison.metrics import rank
 from anomalib_aprilgan.data import demo
+from anomalib_aprilgan.maps import map_maxima
 from anomalib_aprilgan.memory import distances
-from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
+from anomalib_aprilgan.torch_model import AprilGanModel
 from conftest import Engines
 
 pytestmark = pytest.mark.slow
