@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from anomalib.data import ImageItem
+from anomalib.data import ImageItem, InferenceBatch
 from PIL import Image
 from torchvision.tv_tensors import Image as ImageTensor
 
+from anomalib_aprilgan.components.calibration import held_out_scores
 from anomalib_aprilgan.components.export import require
+from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.data.references import reference_images, resolve_references
 from anomalib_aprilgan.lightning_model import AprilGan
-from anomalib_aprilgan.prompts import check_class_name
+from anomalib_aprilgan.target import Target, TargetRequest
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -30,48 +33,64 @@ MAX_REFERENCES = 16
 
 
 class Inspector:
-    """A model that inspects one image at a time for a class name and references, which may change from image to image.
+    """A model that inspects images for a class name and references that may differ from image to image.
 
     Args:
-        backbone: As of AprilGan.
-        pretrained: As of AprilGan.
-        image_size: As of AprilGan.
-        adapters: As of AprilGan.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo".
+        pretrained: open_clip tag, path of a checkpoint, or None for random weights.
+        image_size: Height and width in pixels to which images are resized.
+        adapters: Name or path of adapters, such as a checkpoint; None: untrained ones.
     """
 
     def __init__(self, backbone: str, pretrained: str | None, image_size: int, adapters: str | None) -> None:
         module = AprilGan(backbone, pretrained, image_size, adapters=adapters).eval()
         self.module = module.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.module.load_adapters()
         self.visualizer = AprilGanVisualizer()
 
+    @torch.no_grad()
     def inspect(
         self, image: str | Path, class_name: str, references: Sequence[str | Path] = ()
     ) -> tuple[Image.Image, str]:
-        """The picture of an image file, and score, threshold and decision in words.
+        """The visualization of an image file, and score, threshold and decision in words.
+
+        The model's own target does not change, so that several images can be inspected at once.
+
+        Args:
+            image: Path of the image.
+            class_name: Word for what it shows.
+            references: Paths of normal images.
 
         Raises:
             ValueError: If a file is no image or too large, there are too many references or no class name.
         """
-        check_class_name(class_name)
-        if len(references) > MAX_REFERENCES:
-            msg = f"Give at most {MAX_REFERENCES} reference images, not {len(references)}."
+        request = TargetRequest(class_name, len(references), [str(path) for path in references])
+        if request.k_shot > MAX_REFERENCES:
+            msg = f"Give at most {MAX_REFERENCES} reference images, not {request.k_shot}."
             raise ValueError(msg)
         for path in (image, *references):
             check_file(path)
-        self.module.class_name = class_name
-        self.module.k_shot = len(references)
-        self.module.few_shot_source = [str(path) for path in references]
-        self.module.prepare()
-        item = self._predict(image)
-        decision = "abnormal" if item.pred_label else "normal"
-        text = f"{decision}: score {float(item.pred_score):.3f}, threshold 0.5"
-        return self.visualizer.picture(item, self.module), text
+        item: Any = self._predict(image, self._make_target(class_name, request))
+        text = f"{'abnormal' if item.pred_label else 'normal'}: score {float(item.pred_score):.3f}, threshold 0.5"
+        return self.visualizer.visualization(item, class_name), text
 
-    def _predict(self, path: str | Path) -> Any:
-        post_processor: Any = self.module.post_processor
-        with torch.no_grad():
-            image = self.module.reference_transform(ImageTensor(read_rgb(path))).to(self.module.device)
-            prediction = post_processor(self.module.model(image.unsqueeze(0)))
+    def _make_target(self, class_name: str, request: TargetRequest) -> Target:
+        references = resolve_references(request, None)
+        images = reference_images(references, self.module.reference_transform)
+        return self.module.model.make_target(class_name, images, references)
+
+    def _predict(self, path: str | Path, target: Target) -> ImageItem:
+        """The image with scores, map and decisions for a target."""
+        model, transform = self.module.model, self.module.reference_transform
+        image = transform(ImageTensor(read_rgb(path))).to(self.module.device)
+        scores, anomaly_maps = model.score(model.encode(image.unsqueeze(0)), target)
+        post_processor = AprilGanPostProcessor().to(self.module.device)
+        post_processor.assume_range(model.map_upper_bound(target))
+        if target.is_few_shot:
+            post_processor.calibrate_on_normal(
+                *held_out_scores(model, target, transform), model.map_upper_bound(target)
+            )
+        prediction = post_processor(InferenceBatch(pred_score=scores, anomaly_map=anomaly_maps))
         fields = {name: value[0].cpu() for name, value in prediction._asdict().items()}
         return ImageItem(image=image.cpu(), image_path=str(path), **fields)
 
@@ -131,7 +150,7 @@ def build_page(inspector: Inspector) -> Blocks:
                 picture = gradio.Image(
                     show_label=False, buttons=["download", "fullscreen"], elem_id="picture", format="png"
                 )
-        # One at a time: a request sets the model's class name and references.
+        # One at a time: an image alone keeps all cores busy.
         button.click(inspect, [image, class_name, references], [picture, verdict], concurrency_limit=1)
     return page
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 from jsonargparse import auto_cli
 from jsonargparse.typing import register_type
 
-WIDTH = 200  # columns
+WIDTH = 200  # columns of a table that is written to a pipe
 
 
 class Plain(UserDict[str, Any]):
-    """A part of a configuration file as it stands there: jsonargparse makes no objects of its class paths."""
+    """A part of a configuration file that jsonargparse leaves as it is, without making objects of class paths."""
 
 
 register_type(Plain, serializer=dict, deserializer=Plain)
@@ -40,21 +40,48 @@ def compare(
 ) -> None:
     """Run models on data sets with the same reference images, and write results, tables and figures.
 
-    A run that is in the results already is not made again, so that a killed comparison goes on where it stopped. The
-    exit code is 1 if a run failed.
+    Runs that are in the results already are not repeated, so a killed comparison resumes where it stopped. The exit
+    code is 1 if a run failed.
 
     Args:
         models: By name: ``class_path``, ``init_args``, ``shots`` (the only ones it is run with), ``train`` (how to
-            make the adapters of an AprilGan: ``data``, ``max_epochs``).
+            train the adapters of an AprilGan: ``data``, ``max_epochs``).
         datasets: By name: ``class_path``, ``init_args``, ``categories`` (default: all that are on disk).
-        output: Folder of all that is written.
+        output: Folder of the results, tables and figures.
         shots: Numbers of reference images.
-        seeds: Of the draws of references.
-        mask_size: Height and width in pixels at which the maps of all models are measured.
-        pictures: Test images per category whose maps are kept for figures.
+        seeds: For the draws of references.
+        mask_size: Height and width in pixels to which the anomaly maps of all models are resized.
+        pictures: Test images per category that are kept with their maps for figures.
         trainer: Arguments of Lightning's Trainer.
         backend: joblib's: processes of this machine, or a Ray or Dask cluster.
         n_jobs: Runs at the same time; -1: as many as there are cores, or workers of the cluster.
+
+    Raises:
+        SystemExit: If a run failed, or with a message if the configuration is wrong.
+
+    Example:
+        ``aprilgan compare --config compare.yaml`` with this ``compare.yaml`` needs no download::
+
+            models:
+              AprilGan:
+                class_path: anomalib_aprilgan.AprilGan
+                init_args: {backbone: demo, pretrained: demo, image_size: 224}
+                train: # the adapters, on other categories
+                  data:
+                    class_path: anomalib_aprilgan.AuxiliaryDataModule
+                    init_args:
+                      auxiliary: {class_path: anomalib_aprilgan.DemoDataModule}
+                      categories: [gravel]
+                  max_epochs: 1
+              SPADE:
+                class_path: anomalib_aprilgan.comparison.spade.Spade
+                init_args: {backbone: resnet18, pre_trained: false} # random weights
+            datasets:
+              demo: {class_path: anomalib_aprilgan.DemoDataModule, categories: [coins]}
+            output: results/example
+            shots: [0, 2]
+            seeds: [0]
+            mask_size: 224
     """
     from anomalib_aprilgan.comparison.execution import run_grid  # noqa: PLC0415
     from anomalib_aprilgan.comparison.grid import Grid, read_datasets, read_models  # noqa: PLC0415
@@ -78,12 +105,15 @@ def table(
     kind: Literal["all", "summary", "vand", "cost", "categories"] = "summary",
     format: Literal["terminal", "md", "tex", "csv"] = "terminal",
 ) -> None:
-    """Print tables of a comparison, and write all of them to ``tables.md``, ``tables.tex`` and ``tables.csv``.
+    """Print tables of a comparison, and write all tables to ``tables.md``, ``tables.tex`` and ``tables.csv``.
 
     Args:
         output: Folder of the comparison.
         kind: What to print: means over categories, the VAND leader boards, time and memory, or each category.
         format: How to print it.
+
+    Raises:
+        SystemExit: With a message if there are no results that can be read.
     """
     from rich.console import Console  # noqa: PLC0415
 
@@ -111,9 +141,12 @@ def figure(
 
     Args:
         output: Folder of the comparison.
-        models: Those to be drawn; default: all.
-        shots: Numbers of references to be drawn; default: all.
-        metrics: Those to be drawn against the number of references; default: one of images, one of pixels, and PRO.
+        models: Those to draw; default: all.
+        shots: Numbers of references to draw; default: all.
+        metrics: Those to draw against the number of references; default: image_AUROC, pixel_F1Max and pixel_PRO.
+
+    Raises:
+        SystemExit: With a message if there are no results that can be read, or a name is unknown.
     """
     from anomalib_aprilgan.comparison import figures  # noqa: PLC0415
     from anomalib_aprilgan.comparison.results import read_results  # noqa: PLC0415
@@ -147,10 +180,10 @@ def prompts(
         image_size: Height and width in pixels to which images are resized.
     """
     with _clear_errors():
-        from anomalib_aprilgan.clip.prompt_probabilities import checked_sentences  # noqa: PLC0415
+        from anomalib_aprilgan.clip.text import checked_prompts  # noqa: PLC0415
         from anomalib_aprilgan.prompts import PromptEnsemble  # noqa: PLC0415
 
-        normal, abnormal = checked_sentences(PromptEnsemble.from_yaml(prompts), class_name, backbone)
+        normal, abnormal = checked_prompts(PromptEnsemble.from_yaml(prompts), class_name, backbone)
         if images:
             _print_leanings(class_name, images, backbone, pretrained, image_size, prompts)
             return
@@ -163,18 +196,19 @@ def _print_leanings(class_name: str, sources: list[Path], *model_arguments: Any)
     from anomalib.data.utils import get_image_filenames  # noqa: PLC0415
 
     from anomalib_aprilgan import AprilGan  # noqa: PLC0415
-    from anomalib_aprilgan.clip.prompt_probabilities import leanings  # noqa: PLC0415
+    from anomalib_aprilgan.clip.prompt_probabilities import state_probabilities  # noqa: PLC0415
     from anomalib_aprilgan.data.references import read_references  # noqa: PLC0415
 
     backbone, pretrained, image_size, prompts = model_arguments
     paths = [path for source in sources for path in get_image_filenames(source)]
     module = AprilGan(backbone, pretrained, image_size, prompts=prompts)
     with torch.no_grad():
-        found = leanings(module.model, class_name, read_references(paths, module.reference_transform))
+        model, references = module.model, read_references(paths, module.reference_transform)
+        found = state_probabilities(model.encoder, model.prompts, class_name, references)
     print("abnormal  leans to")
-    for path, leaning in zip(paths, found, strict=True):
-        top = ", ".join(f"{state} {share:.0%}" for state, share in list(leaning.states.items())[:3])
-        print(f"{leaning.text_score:8.1%}  {top}  {path}")
+    for path, image in zip(paths, found, strict=True):
+        top = ", ".join(f"{state} {probability:.0%}" for state, probability in list(image.states.items())[:3])
+        print(f"{image.text_score:8.1%}  {top}  {path}")
 
 
 def demo(
@@ -185,13 +219,13 @@ def demo(
     host: str = "127.0.0.1",
     port: int = 7860,
 ) -> None:
-    """Open a page to try the model on one's own images. It keeps nothing, and is reached from this machine only.
+    """Open a page in the browser to try the model on own images. It stores nothing; only this machine can open it.
 
     Args:
         backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo".
         pretrained: open_clip tag, path of a checkpoint, or null for random weights.
         image_size: Height and width in pixels to which images are resized.
-        adapters: As of AprilGan, such as the path of a checkpoint; null: untrained ones.
+        adapters: "mvtecad", "visa", path of a checkpoint, or null for untrained ones.
         host: Address to listen on; 0.0.0.0 lets other machines in.
         port: Port to listen on.
     """
@@ -202,18 +236,9 @@ def demo(
         serve(build_page(inspector), host, port)
 
 
-COMMANDS: dict[str, Any] = {
-    "compare": compare,
-    "table": table,
-    "figure": figure,
-    "prompts": prompts,
-    "demo": demo,
-}
-
-
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Shows an error about the input as one sentence instead of a traceback."""
+    """Exit with the message of an error about the input instead of a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
@@ -222,4 +247,4 @@ def _clear_errors() -> Iterator[None]:
 
 def main() -> None:
     """Run the subcommand that the command line names."""
-    auto_cli(COMMANDS, as_positional=False)
+    auto_cli([compare, table, figure, prompts, demo], as_positional=False)

@@ -18,25 +18,26 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Transform
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD, ClipEncoder, image_statistics
-from anomalib_aprilgan.compat.lightning import current_datamodule
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
-from anomalib_aprilgan.components.evaluator import AprilGanEvaluator, image_metrics
+from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
-from anomalib_aprilgan.components.graceful_shutdown import Interruption
-from anomalib_aprilgan.components.metrics import pixel_metrics
+from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
+from anomalib_aprilgan.components.metrics import image_metrics, pixel_metrics
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
-from anomalib_aprilgan.data.references import read_references, resolve_class_name, resolve_references
+from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
+from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
-from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, map_maxima
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
             self.model.adapters.load_file(adapters)
             self.loaded_adapters = adapters
 
-    # --- what anomalib asks a model ---
-
     @property
     def learning_type(self) -> LearningType:
         """ONE_CLASS while adapters are to be trained: Engine trains no zero- and few-shot models. Else by k_shot."""
@@ -169,7 +168,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, what is written beside them, and a graceful shutdown."""
         components: Any = super().configure_callbacks()
-        return [*components, PredictionsTable(), CalibratedCheckpoint(), Interruption()]
+        return [*components, PredictionsTable(), CalibratedCheckpoint(), GracefulShutdown()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
@@ -178,7 +177,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         return torch.optim.Adam(self.model.adapters.parameters(), lr=self.learning_rate, betas=(0.5, 0.999))
 
     def val_dataloader(self) -> list:
-        """No data: lets anomalib validate zero-shot models without any, as it does before predicting an image."""
+        """No data: anomalib validates zero-shot models before predicting an image."""
         return []
 
     # --- setting up ---
@@ -217,15 +216,13 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
             return
         if model.class_name is not None:
             logger.warning("Target changed: thresholds need a new validation.")
-        logger.info("Class name in the prompts: %s", class_name)
-        if references.paths:
-            logger.info("Reference images: %s", ", ".join(references.paths))
-        images = read_references(references.paths, self.reference_transform) if references.paths else None
+        logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
+        images = reference_images(references, self.reference_transform)
         model.target = model.make_target(class_name, images, references)
         if isinstance(self.post_processor, AprilGanPostProcessor):
             self.post_processor.assume_range(model.map_upper_bound())
 
-    # Lightning's hooks, when a checkpoint is restored and the model is on its device.
+    # By now a checkpoint is restored and the model is on its device.
     on_validation_start = set_target
     on_test_start = on_predict_start = prepare
 

@@ -61,12 +61,39 @@ def text_score(embedding: Tensor, text_features: Tensor) -> Tensor:
     return logits.softmax(dim=-1)[..., 1]
 
 
-def few_shot_score(text: Tensor, peak: Tensor, bounds: Tensor) -> Tensor:
+def few_shot_score(text: Tensor, maximum: Tensor, bounds: Tensor) -> Tensor:
     """Mean (B,) of the text score (B,) and the anomaly map's maximum (B,), scaled by bounds (2,): minimum, maximum.
 
     A maximum beyond the bounds gives a score beyond [0, 1], so that the order of the images is kept. Equal bounds
     tell nothing about the images: the scaled maximum is then 0.
     """
     low, high = bounds.unbind()
-    scaled = (peak - low) / (high - low).where(high > low, 1.0)
+    scaled = (maximum - low) / (high - low).where(high > low, 1.0)
     return (text + scaled.where(high > low, 0.0)) / 2
+
+
+def map_maxima(anomaly_maps: Tensor) -> Tensor:
+    """Maximum (B,) of each anomaly map (B, H, W)."""
+    return anomaly_maps.amax(dim=(-2, -1))
+
+
+def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:
+    """Check that there are numbers for all images.
+
+    Args:
+        values: One for each image, (B,).
+        what: Is made of the images, in words.
+        names: Of the images; None: their indices.
+
+    Raises:
+        ValueError: If there are not, naming the images.
+    """
+    finite = values.isfinite()
+    if finite.all():
+        return
+    bad = [str(index if names is None else names[index]) for index in (~finite).nonzero().flatten().tolist()]
+    msg = (
+        f"The {what} are not finite numbers for {', '.join(bad)}: the weights are damaged, or half precision "
+        "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
+    )
+    raise ValueError(msg)

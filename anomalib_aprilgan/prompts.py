@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The prompt ensemble: states x templates x class name -> sentences -> text features."""
+"""The prompt ensemble: states x templates x class name -> prompts -> text features."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
-REPORT_PROMPTS = Path(__file__).with_name("prompts.yaml")
+PAPER_PROMPTS = Path(__file__).with_name("prompts.yaml")
 
 
 @dataclass(frozen=True)
 class PromptEnsemble:
-    """Sentences about a normal and an abnormal class name (arXiv:2305.17382, section 2.1).
+    """Prompts about a normal and an abnormal object (arXiv:2305.17382, section 2.1).
 
     Args:
         normal_states: Phrases with one ``{}`` for the class name, such as "flawless {}".
-        abnormal_states: The same for defects, such as "damaged {}".
-        templates: Sentences with one ``{}`` for the state, such as "a photo of a {}."
+        abnormal_states: Phrases for defects, such as "damaged {}".
+        templates: Texts with one ``{}`` for the state, such as "a photo of a {}."
         class_names: Words to use for a category in place of its name.
-        lines: Where the entries of each list stand in the file, for messages.
+        lines: Line numbers in the file, from 1: of each list, then of its entries. For messages.
 
     Raises:
         ValueError: If a list is empty or an entry has not exactly one ``{}``.
@@ -48,15 +48,15 @@ class PromptEnsemble:
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None) -> PromptEnsemble:
-        """The ensemble in a YAML file with the fields of this class; None: the report's.
+        """Return the ensemble in a YAML file with the fields of this class; None: the paper's.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is not such a YAML file, naming the line.
         """
-        path = REPORT_PROMPTS if path is None else Path(path)
+        path = PAPER_PROMPTS if path is None else Path(path)
         if not path.is_file():
-            msg = f"`prompts` {str(path)!r} is not a file. Give a YAML file like {REPORT_PROMPTS}."
+            msg = f"`prompts` {str(path)!r} is not a file. Give a YAML file like {PAPER_PROMPTS}."
             raise FileNotFoundError(msg)
         lines: dict[str, list[int]] = {}
         try:
@@ -70,8 +70,8 @@ class PromptEnsemble:
             msg = f"The prompts in {path} can't be used: {error}"
             raise ValueError(msg) from error
 
-    def sentences(self, class_name: str) -> tuple[list[str], list[str]]:
-        """All normal and all abnormal sentences about ``class_name``, template by template within each state."""
+    def prompts_about(self, class_name: str) -> tuple[list[str], list[str]]:
+        """Return all normal and all abnormal prompts about ``class_name``, template by template within each state."""
         words = self.class_names.get(class_name, class_name)
         normal, abnormal = (
             [_fill(template, state, words) for state in states for template in self.templates]
@@ -79,51 +79,47 @@ class PromptEnsemble:
         )
         return normal, abnormal
 
-    def origin(self, class_name: str, sentence: str) -> str:
-        """The entries that make ``sentence``, in words."""
-        for name, sentences in zip(("normal_states", "abnormal_states"), self.sentences(class_name), strict=True):
-            if sentence in sentences:
-                state, template = divmod(sentences.index(sentence), len(self.templates))
+    def origin(self, class_name: str, prompt: str) -> str:
+        """Return in words which entries make a prompt about ``class_name``."""
+        for name, prompts in zip(("normal_states", "abnormal_states"), self.prompts_about(class_name), strict=True):
+            if prompt in prompts:
+                state, template = divmod(prompts.index(prompt), len(self.templates))
                 return f"{self._place(name, state)} in {self._place('templates', template)}"
-        msg = f"No prompt about {class_name!r} is {sentence!r}."
+        msg = f"No prompt about {class_name!r} is {prompt!r}."
         raise ValueError(msg)
 
     def _place(self, name: str, entry: int) -> str:
-        """An entry, counted from 0, in words."""
+        """Return in words where an entry stands, counted from 0."""
         line = f" (line {self.lines[name][entry + 1]})" if name in self.lines else ""
         return f"`{name}`, entry {entry + 1}{line}"
 
     def digest(self) -> str:
-        """A short hash that tells ensembles apart."""
+        """Return a short hash that tells ensembles apart."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 def check_class_name(class_name: str) -> None:
-    """Check that there is a word in it.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Raise ValueError if the class name is empty."""
     if not class_name.strip():
         msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
         raise ValueError(msg)
 
 
 def text_features(normal: Tensor, abnormal: Tensor) -> Tensor:
-    """Text features (2, E), unit rows normal and abnormal, of the sentences' embeddings (P, E) and (Q, E).
+    """Return text features (2, E), unit rows normal and abnormal, of the prompts' embeddings (P, E) and (Q, E).
 
-    Each embedding is normalised before and their mean after averaging.
+    Each embedding is normalised before averaging, and the mean after it.
     """
     return torch.stack([mean_direction(normal), mean_direction(abnormal)])
 
 
 def mean_direction(embeddings: Tensor) -> Tensor:
-    """Unit vectors (..., E) along the mean of the directions of embeddings (..., P, E)."""
+    """Return the mean directions, unit vectors (..., E), of embeddings (..., P, E)."""
     return F.normalize(F.normalize(embeddings.float(), dim=-1).mean(dim=-2), dim=-1)
 
 
 class PhraseError(ValueError):
-    """An entry (counted from 1; 0: the whole) of a field of the ensemble is not what it must be."""
+    """A field of the ensemble, or one of its entries (counted from 1; 0: the field itself), is wrong."""
 
     def __init__(self, message: str, field: str, entry: int) -> None:
         super().__init__(message)
@@ -147,7 +143,7 @@ def _read_fields(text: str) -> dict[str, Any]:
 
 
 def _lines(text: str) -> dict[str, list[int]]:
-    """Of each key in YAML text, the line where it stands, then those of its list's entries, counted from 1."""
+    """Return for each key of YAML text its line number, then those of its list's entries, counted from 1."""
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = document.value if isinstance(document, yaml.MappingNode) else []
     return {

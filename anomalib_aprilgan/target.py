@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -73,6 +75,18 @@ class References:
     source: str | None = field(default=None, compare=False)
     with_replacement: bool = field(default=False, compare=False)
     seed: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        folders: dict[str, list[str]] = {str(Path(path).parent): [] for path in self.paths}
+        for path in self.paths:
+            folders[str(Path(path).parent)].append(Path(path).name)
+        return "; ".join(f"{', '.join(names)} in {folder}" for folder, names in folders.items()) or "none"
+
+    @classmethod
+    def of_pixels(cls, images: Tensor | None, coreset_sampling_ratio: float) -> References:
+        """Reference images (K, 3, H, W) without files, which are told apart by their pixels alone."""
+        pixels = [] if images is None else [image.float().cpu().numpy().tobytes() for image in images]
+        return cls(tuple(hashlib.sha256(each).hexdigest() for each in pixels), coreset_sampling_ratio)
 
     @property
     def draw(self) -> tuple[int, bool, int, float]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,12 +15,20 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.adapters import StageAdapters
-from anomalib_aprilgan.clip.encoder import ClipEncoder, LongSentenceError
-from anomalib_aprilgan.clip.text_cache import cached
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.text import class_text_features
 from anomalib_aprilgan.losses import dice_loss, focal_loss
-from anomalib_aprilgan.maps import few_shot_map, few_shot_score, stage_probabilities, text_score, zero_shot_map
+from anomalib_aprilgan.maps import (
+    check_finite,
+    few_shot_map,
+    few_shot_score,
+    map_maxima,
+    stage_probabilities,
+    text_score,
+    zero_shot_map,
+)
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
-from anomalib_aprilgan.prompts import PromptEnsemble, text_features
+from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
 
 logger = logging.getLogger(__name__)
@@ -116,7 +123,9 @@ class AprilGanModel(nn.Module):
             features = self.encode_class_name(class_name)
             banks = () if reference_images is None else self._make_banks(reference_images)
             bounds = torch.full_like(self.score_bounds, torch.nan)
-        known = _pixel_references(reference_images, self.coreset_sampling_ratio) if references is None else references
+        known = (
+            References.of_pixels(reference_images, self.coreset_sampling_ratio) if references is None else references
+        )
         return Target(class_name, known, features, banks, bounds, HAND if references is None else RUN)
 
     @property
@@ -145,22 +154,9 @@ class AprilGanModel(nn.Module):
         """Text features (2, E) of the prompt ensemble about ``class_name``.
 
         Raises:
-            ValueError: If a sentence is too long, naming the entries it is made of.
+            ValueError: If a prompt is too long, naming the entries it is made of.
         """
-        normal, abnormal = self.prompts.sentences(class_name)
-
-        def encode() -> Tensor:
-            try:
-                with _full_precision(self.text_features):
-                    embeddings = self.encoder.encode_text([*normal, *abnormal])
-            except LongSentenceError as error:
-                raise ValueError(too_long(self.prompts, class_name, error)) from error
-            return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
-
-        device = self.text_features.device
-        encoder = [self.encoder.fingerprint(), self.encoder.quick_gelu, self.encoder.text_config]
-        content = repr([encoder, device.type, normal, abnormal])
-        return cached(content, encode).to(device)
+        return class_text_features(self.encoder, self.prompts, class_name)
 
     # --- images ---
 
@@ -261,48 +257,6 @@ class AprilGanModel(nn.Module):
 
     def _reference_tokens(self, image: Tensor) -> list[Tensor]:
         return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encode(image).stages]
-
-
-def _pixel_references(images: Tensor | None, ratio: float) -> References:
-    """References that are told apart by their pixels alone."""
-    pixels = [] if images is None else [image.float().cpu().numpy().tobytes() for image in images]
-    return References(tuple(hashlib.sha256(each).hexdigest() for each in pixels), ratio)
-
-
-def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:
-    """Check that there are numbers for all images.
-
-    Args:
-        values: One for each image, (B,).
-        what: Is made of the images, in words.
-        names: Of the images; None: their indices.
-
-    Raises:
-        ValueError: If there are not, naming the images.
-    """
-    finite = values.isfinite()
-    if finite.all():
-        return
-    bad = [str(index if names is None else names[index]) for index in (~finite).nonzero().flatten().tolist()]
-    msg = (
-        f"The {what} are not finite numbers for {', '.join(bad)}: the weights are damaged, or half precision "
-        "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
-    )
-    raise ValueError(msg)
-
-
-def too_long(prompts: PromptEnsemble, class_name: str, error: LongSentenceError) -> str:
-    """What to shorten when a prompt is too long, in words."""
-    words = class_name if len(class_name) <= 60 else f"{class_name[:60]}..."
-    return (
-        f"The prompt of {prompts.origin(class_name, error.sentence)} about {words!r} has {error.size}: shorten the "
-        "class name, the state or the template."
-    )
-
-
-def map_maxima(anomaly_maps: Tensor) -> Tensor:
-    """Maximum (B,) of each anomaly map (B, H, W)."""
-    return anomaly_maps.amax(dim=(-2, -1))
 
 
 def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time until a model can look at its first image: loading CLIP, and encoding the sentences about a class name.
+"""Time until a model can look at its first image: loading CLIP, and encoding the prompts about a class name.
 
 python benchmarks/startup.py             # ViT-L/14, a file of 1.7 GB with random weights is made; minutes on 2 cores
-python benchmarks/startup.py --quick     # ViT-B/32, 2 sentences
+python benchmarks/startup.py --quick     # ViT-B/32, 2 prompts
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def main() -> None:
         print_ratio(f"loading {backbone} from a file: open_clip.create_model, ours", *times.values())
         model = AprilGanModel(ClipEncoder(backbone, str(path), size), prompts, size)
         first, again = (seconds(lambda: model.setup("bottle")) for _ in range(2))
-        print_ratio(f"setup of a class name, {sentences(model)} sentences: first, again", first, again)
+        print_ratio(f"setup of a class name, {n_prompts(model)} prompts: first, again", first, again)
 
 
-def sentences(model: AprilGanModel) -> int:
-    return sum(map(len, model.prompts.sentences("bottle")))
+def n_prompts(model: AprilGanModel) -> int:
+    return sum(map(len, model.prompts.prompts_about("bottle")))
 
 
 def print_ratio(what: str, before: float, after: float) -> None:

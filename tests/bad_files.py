@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from conftest import GOLDEN
 
@@ -59,3 +59,11 @@ def write_bad(folder: Path) -> dict[str, Path]:
     paths["float"] = folder / "float.tif"
     Image.fromarray(gray_levels().astype(np.float32)).save(paths["float"])
     return paths
+
+
+def save_turned(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> None:
+    """Writes an image that its EXIF data turn, without loss."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    with Image.open(IMAGE) as image:
+        image.convert("RGB").resize(size).save(path, exif=exif)

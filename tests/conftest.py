@@ -1,24 +1,27 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures: the authors' goldens, and a tiny CLIP whose weights follow the goldens' rule."""
+"""Shared fixtures: the authors' goldens, a tiny CLIP whose weights follow the goldens' rule, anomalib's Engine."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
 from hypothesis import settings
 from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as pil
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data import demo
 
 # The same examples every time, however busy the machine is.
@@ -27,6 +30,9 @@ settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
+DATASET = GOLDEN / "dataset"
+BOLT = DATASET / "bolt"
+GOOD = BOLT / "test" / "good"
 TINY_CLIP = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 56, "layers": 12, "width": 64, "head_width": 16, "patch_size": 14},
@@ -39,6 +45,8 @@ TINY_RESNET = {
 }
 GOLDEN_SIZE = 70
 GOLDEN_LAYERS = [3, 6, 9, 12]
+Engines = Callable[..., Engine]  # the fixture `engine`
+Models = Callable[..., AprilGan]  # the fixture `make_model`
 
 
 def rule_tensor(name: str, shape: torch.Size, seed: int = 7) -> Tensor:
@@ -68,6 +76,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def golden_data(category: str = "bolt", **options: object) -> MVTecAD:
+    """A data module of the goldens' data set, read in this process."""
+    return MVTecAD(DATASET, category, **{"num_workers": 0, **options})
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    """Makes a quiet Engine on the CPU whose results lie in the given folder, else in a temporary one."""
+
+    def make(folder: str | Path | None = None, **options: object) -> Engine:
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        options = {"accelerator": "cpu", "devices": 1, **quiet, **options}
+        return Engine(default_root_dir=folder or tmp_path_factory.mktemp("engine"), **options)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def golden() -> dict[str, np.ndarray]:
     """All arrays of the goldens."""
@@ -78,7 +103,7 @@ def golden() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def golden_images(golden: dict[str, np.ndarray]) -> Tensor:
     """The 18 test images (18, 3, 70, 70), preprocessed by PIL."""
-    return torch.stack([read_pil(GOLDEN / "dataset" / path) for path in golden["image_paths"]])
+    return torch.stack([read_pil(DATASET / path) for path in golden["image_paths"]])
 
 
 @pytest.fixture(scope="session")
@@ -112,3 +137,9 @@ def tiny_arguments(clip_folder: Path) -> dict:
         "layers": GOLDEN_LAYERS,
         "adapters": str(GOLDEN / "adapters.pth"),
     }
+
+
+@pytest.fixture(scope="session")
+def make_model(tiny_arguments: dict) -> Models:
+    """Makes the goldens' model, which draws no images, with other arguments where given."""
+    return lambda **options: AprilGan(**{**tiny_arguments, "visualizer": False, **options})

@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def cached(content: str, compute: Callable[[], Tensor]) -> Tensor:
-    """What ``compute`` returns, from the disk if it is there.
+    """Return what ``compute`` returns, from the disk if it is there.
 
     Args:
-        content: Names all that the result depends on.
-        compute: Called if there is no file, or one that can't be read.
+        content: Text that names all that the result depends on.
+        compute: Makes the text features (2, E) if there is no file, or one that can't be read.
     """
     path = folder() / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     try:
@@ -33,7 +33,7 @@ def cached(content: str, compute: Callable[[], Tensor]) -> Tensor:
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError) as error:
-        logger.warning("%s can't be read and is made again: %s", path, error)
+        logger.warning("%s can't be read and is computed again: %s", path, error)
     features = compute()
     try:
         write_whole(path, lambda file: file.write(save({"text_features": features.cpu().contiguous()})))
@@ -43,5 +43,5 @@ def cached(content: str, compute: Callable[[], Tensor]) -> Tensor:
 
 
 def folder() -> Path:
-    """Where text features are kept: beside the adapters, in anomalib's cache."""
+    """Return the folder of text features: beside the adapters, in anomalib's cache."""
     return get_pretrained_weights_dir() / "april_gan" / "text_features"

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Runs the grid: independent jobs through joblib, each result on disk as soon as it is there."""
+"""Runs all jobs of a grid through joblib; each result is on disk as soon as its run has ended."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anomalib_aprilgan.comparison.components import possible_shots, prepare
-from anomalib_aprilgan.comparison.grid import Grid, Job, picture_path
+from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
-from anomalib_aprilgan.comparison.runs import Pictures, run_job
+from anomalib_aprilgan.comparison.runs import run_job
+from anomalib_aprilgan.comparison.thumbnails import Thumbnails, save_thumbnails, thumbnails_path
 from anomalib_aprilgan.comparison.training import with_adapters
 
 BACKENDS = ("loky", "ray", "dask")
@@ -28,11 +29,17 @@ PORTION = 4  # runs per worker of Ray
 
 
 def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -> list[Row]:
-    """Make the runs that are not in ``output`` yet, and return the failed ones.
+    """Run the jobs whose results are not in ``output`` yet, and return the rows of the failed ones.
+
+    Args:
+        grid: The comparison.
+        output: Folder of the results.
+        backend: joblib's: "loky", "ray" or "dask".
+        n_jobs: Runs at the same time; -1: as many as there are workers.
 
     Raises:
-        ValueError: If the grid, or what is in ``output``, is not as it should be.
-        FileNotFoundError: If a data set is not there.
+        ValueError: If a class, argument or category of the grid is wrong, or ``output`` has results of other settings.
+        FileNotFoundError: If a data set is not on disk.
         ImportError: If the backend is not installed.
     """
     if backend not in BACKENDS:
@@ -40,7 +47,7 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
         raise ValueError(msg)
     path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
-    categories = {name: prepare(spec, name) for name, spec in grid.datasets.items()}
+    categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
     repair(path)
     done = finished(read_rows(path) if path.exists() else [], grid)
     jobs = [job for job in grid.jobs(categories, possible) if job not in done]
@@ -48,9 +55,9 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
     with _bar(len(jobs), len(done)) as progress:
         task = progress.tasks[0].id
         ready = with_adapters(grid, output) if jobs else grid
-        for job, row, pictures in _results(grid, ready, jobs, backend, n_jobs):
-            if pictures is not None:
-                _save_pictures(picture_path(output, job), pictures)
+        for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
+            if thumbnails is not None:
+                save_thumbnails(thumbnails_path(output, job), thumbnails)
             append_row(path, row)
             if row["status"] != "ok":
                 failed.append(row)
@@ -61,20 +68,20 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
 
 def _results(
     grid: Grid, ready: Grid, jobs: Sequence[Job], backend: str, n_jobs: int
-) -> Iterator[tuple[Job, Row, Pictures | None]]:
-    """The results of all jobs in the order in which they end."""
+) -> Iterator[tuple[Job, Row, Thumbnails | None]]:
+    """Job, row and thumbnails of each run, in the order in which the runs end."""
     settings = {(job.model, job.dataset): grid.settings(job.model, job.dataset) for job in jobs}
-    # Ray's backend hands over nothing before all that it was given is done, so it is given portions.
+    # Ray's backend returns results only when all its jobs are done, so it gets them in portions.
     return_as = "list" if backend == "ray" else "generator_unordered"
     with workers(backend, n_jobs), joblib.Parallel(n_jobs=n_jobs, return_as=return_as) as parallel:
         portion = PORTION * joblib.effective_n_jobs(n_jobs) if backend == "ray" else len(jobs)
         for start in range(0, len(jobs), max(portion, 1)):
             calls = (joblib.delayed(_work)(ready, job) for job in jobs[start : start + portion])
-            for job, row, pictures in parallel(calls):
-                yield job, {**row, "settings": settings[job.model, job.dataset]}, pictures
+            for job, row, thumbnails in parallel(calls):
+                yield job, {**row, "settings": settings[job.model, job.dataset]}, thumbnails
 
 
-def _work(grid: Grid, job: Job) -> tuple[Job, Row, Pictures | None]:
+def _work(grid: Grid, job: Job) -> tuple[Job, Row, Thumbnails | None]:
     return (job, *run_job(grid, job))
 
 
@@ -82,7 +89,7 @@ def _work(grid: Grid, job: Job) -> tuple[Job, Row, Pictures | None]:
 def workers(backend: str, n_jobs: int) -> Iterator[None]:
     """The workers of joblib: processes of this machine, or those of a Ray or Dask cluster.
 
-    Which cluster is told by RAY_ADDRESS or DASK_SCHEDULER_ADDRESS, else one is started on this machine.
+    RAY_ADDRESS or DASK_SCHEDULER_ADDRESS names the cluster; without them one is started on this machine.
 
     Raises:
         ImportError: If the backend is not installed.
@@ -107,18 +114,8 @@ def _import(module: str, backend: str) -> Any:
 
 
 def _bar(total: int, done: int) -> Progress:
-    columns = [
-        TextColumn("{task.completed}/{task.total} runs"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    # Its stream is fixed here, because runs redirect sys.stderr.
-    progress = Progress(*columns, TextColumn("{task.description}"), console=Console(file=sys.stderr))
+    state, times = TextColumn("{task.completed}/{task.total} runs"), (TimeElapsedColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)  # it keeps this stream, because runs redirect sys.stderr
+    progress = Progress(state, BarColumn(), *times, TextColumn("{task.description}"), console=console)
     progress.add_task(f"{done} done before", total=total)
     return progress
-
-
-def _save_pictures(path: Path, pictures: Pictures) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **pictures)  # type: ignore[arg-type]

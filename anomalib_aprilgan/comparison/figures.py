@@ -14,9 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.comparison.grid import Job, picture_path, slug
+from anomalib_aprilgan.comparison.grid import Job, slug
 from anomalib_aprilgan.comparison.results import KEY
 from anomalib_aprilgan.comparison.tables import METRICS, measured, over_categories
+from anomalib_aprilgan.comparison.thumbnails import Thumbnails, read_thumbnails, thumbnails_path
 
 FORMATS = ("png", "pdf")
 CELL = 1.6  # inches
@@ -27,27 +28,35 @@ DEFAULT_METRICS = ["image_AUROC", "pixel_F1Max", "pixel_PRO"]
 def map_figures(
     results: pd.DataFrame, output: Path, models: Sequence[str] | None, shots: Sequence[int] | None
 ) -> dict[str, Figure]:
-    """For each category a figure: images in columns; image, ground truth and the maps of each model and shots in rows.
+    """One figure per category: test images in columns; image, ground truth and the maps of each model in rows.
 
-    A row has one colour scale, from the smallest to the largest value over all test images of the category, so that
-    normal images do not look hot; models differ in units, so that rows have scales of their own.
+    Each row has one colour scale, from the smallest to the largest value over all test images of the category, so that
+    normal images do not look hot. Models differ in units, so rows do not share a scale.
+
+    Args:
+        results: Rows of all runs.
+        output: Folder of the comparison, with the thumbnails.
+        models: Those to draw; None: all.
+        shots: Numbers of references to draw; None: all.
+
+    Raises:
+        ValueError: If a model or number of references has no finished run.
     """
     figures = {}
     for (dataset, category), runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
         rows = {}
         for run in runs.to_dict("records"):
             job = Job(**{name: run[name] for name in KEY})
-            path = picture_path(output, job)
-            if path.is_file():
-                with np.load(path) as arrays:
-                    rows[f"{job.model}\n{_shots(job.shots)}"] = dict(arrays)
+            thumbnails = read_thumbnails(thumbnails_path(output, job))
+            if thumbnails:
+                rows[f"{job.model}\n{job.shots or 'zero'}-shot"] = thumbnails
         if rows:
             figures[f"maps_{slug(str(dataset))}_{slug(str(category))}"] = draw_maps(rows, f"{dataset}: {category}")
     return figures
 
 
-def draw_maps(rows: dict[str, dict[str, NDArray]], title: str) -> Figure:
-    """The figure of one category from the kept arrays of its runs."""
+def draw_maps(rows: dict[str, Thumbnails], title: str) -> Figure:
+    """The figure of one category from the thumbnails of its runs."""
     first = next(iter(rows.values()))
     n_columns = len(first["images"])
     figure = Figure(figsize=(CELL * (n_columns + 0.8), CELL * (len(rows) + 2)), layout="compressed")
@@ -65,9 +74,9 @@ def draw_maps(rows: dict[str, dict[str, NDArray]], title: str) -> Figure:
     return figure
 
 
-def _draw_row(axes: NDArray, pictures: NDArray, name: str, **options: object) -> mpl.cm.ScalarMappable:
-    for axis, picture in zip(axes, pictures, strict=True):
-        drawn = axis.imshow(picture, **options)
+def _draw_row(axes: NDArray, images: NDArray, name: str, **options: object) -> mpl.cm.ScalarMappable:
+    for axis, image in zip(axes, images, strict=True):
+        drawn = axis.imshow(image, **options)
         axis.set(xticks=[], yticks=[])
     axes[0].set_ylabel(name)
     return drawn
@@ -76,12 +85,18 @@ def _draw_row(axes: NDArray, pictures: NDArray, name: str, **options: object) ->
 def shots_figures(
     results: pd.DataFrame, metrics: Sequence[str], models: Sequence[str] | None, shots: Sequence[int] | None
 ) -> dict[str, Figure]:
-    """For each data set a figure: each metric against the number of references, one line per model.
+    """One figure per data set: each metric against the number of references, one line per model.
 
-    Points are means over seeds, bars sample standard deviations.
+    Points are means over seeds, bars are sample standard deviations.
+
+    Args:
+        results: Rows of all runs.
+        metrics: Names of columns in tables.
+        models: Those to draw; None: all.
+        shots: Numbers of references to draw; None: all.
 
     Raises:
-        ValueError: If a metric is not known.
+        ValueError: If a metric is unknown, or a model or number of references has no finished run.
     """
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
@@ -113,10 +128,10 @@ def save(figures: dict[str, Figure], output: Path) -> list[Path]:
 
 
 def _chosen(results: pd.DataFrame, models: Sequence[str] | None, shots: Sequence[int] | None) -> pd.DataFrame:
-    """The finished runs of the models and numbers of shots that are wanted; None: all.
+    """The finished runs of some models and numbers of references; None: all.
 
     Raises:
-        ValueError: If there are none of a wanted model or number.
+        ValueError: If a model or number of references has no finished run.
     """
     chosen = results[results.status == "ok"]
     for name, column, wanted in (("models", "model", models), ("shots", "shots", shots)):
@@ -126,7 +141,3 @@ def _chosen(results: pd.DataFrame, models: Sequence[str] | None, shots: Sequence
             raise ValueError(msg)
         chosen = chosen if wanted is None else chosen[chosen[column].isin(wanted)]
     return chosen
-
-
-def _shots(shots: int) -> str:
-    return "zero-shot" if shots == 0 else f"{shots}-shot"

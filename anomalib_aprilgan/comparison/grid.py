@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 
@@ -32,9 +31,9 @@ class ModelSpec:
 
     Args:
         class_path: Import path of an anomalib model.
-        init_args: Its arguments; the comparison itself gives it references, category and no post-processing.
-        shots: The only numbers of references it is to be run with. None: all of the grid's that it can do.
-        train: How to make the adapters that ``init_args`` does not name.
+        init_args: Its arguments; the comparison adds references and category, and switches post-processing off.
+        shots: The only numbers of references that it is run with. None: all of the grid's that it can do.
+        train: How to train the adapters that ``init_args`` does not name.
     """
 
     class_path: str
@@ -74,15 +73,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Grid:
-    """The whole comparison.
+    """All settings of a comparison.
 
     Args:
-        models: By the name they have in tables.
-        datasets: Likewise.
+        models: By their names in tables.
+        datasets: By their names in tables.
         shots: Numbers of reference images; 0: none.
-        seeds: Of the draws of references and of all else that is random.
-        mask_size: Height and width in pixels at which maps and masks of all models meet.
-        pictures: Test images per category whose maps are kept for figures.
+        seeds: For the draws of references and everything else that is random.
+        mask_size: Height and width in pixels to which maps and masks of all models are resized.
+        thumbnails: Test images per category that are kept with their maps for figures.
         trainer: Arguments of Lightning's Trainer.
     """
 
@@ -91,7 +90,7 @@ class Grid:
     shots: list[int]
     seeds: list[int]
     mask_size: int
-    pictures: int
+    thumbnails: int
     trainer: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -107,22 +106,22 @@ class Grid:
             raise ValueError(msg)
 
     def settings(self, model: str, dataset: str) -> str:
-        """A digest of all that decides the result of a run besides the job: results with another one do not mix."""
+        """A digest of all settings that change a model's results on a data set; different ones do not mix."""
         data = asdict(self.datasets[dataset])
         del data["categories"]  # more of them may be added to a finished grid
         spec = asdict(self.models[model])
-        del spec["shots"]  # likewise
+        del spec["shots"]  # these too
         facts = [spec, data, self.mask_size, self.trainer]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def jobs(self, categories: Mapping[str, Sequence[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
-        """All runs, those of one model and category next to each other so that a worker can keep its CLIP.
+        """All runs; those of one model are adjacent, so that a worker can keep its CLIP.
 
-        Nothing is random without references, so that 0 shots are run with the first seed only.
+        Nothing is random without references, so 0 shots are run with the first seed only.
 
         Args:
-            categories: Of each data set.
-            possible: Of the grid's shots those that each model can do.
+            categories: Those of each data set.
+            possible: Numbers of references that each model can be run with.
         """
         return [
             Job(model, dataset, category, shots, seed)
@@ -135,10 +134,10 @@ class Grid:
 
 
 def read_models(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, ModelSpec]:
-    """The configuration's ``models``.
+    """The models of a configuration.
 
     Raises:
-        ValueError: If there is no class path, or a key that is not known.
+        ValueError: If a class path is missing or a key is unknown.
     """
     specs = {}
     for name, entry in raw.items():
@@ -150,10 +149,10 @@ def read_models(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, ModelSpec]:
 
 
 def read_datasets(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, DataSpec]:
-    """The configuration's ``datasets``.
+    """The data sets of a configuration.
 
     Raises:
-        ValueError: If there is no class path, or a key that is not known.
+        ValueError: If a class path is missing or a key is unknown.
     """
     return {name: DataSpec(**_checked(entry, DataSpec, f"datasets.{name}")) for name, entry in raw.items()}
 
@@ -171,9 +170,3 @@ def _checked(entry: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]
 def slug(name: str) -> str:
     """The name as part of a file name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-
-
-def picture_path(output: Path, job: Job) -> Path:
-    """Where the maps of a run are kept for figures."""
-    name = "__".join(slug(str(part)) for part in (job.model, job.dataset, job.category, job.shots, job.seed))
-    return output / "pictures" / f"{name}.npz"

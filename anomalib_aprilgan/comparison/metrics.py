@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Metrics of raw scores: pure functions of numpy arrays, the same for images and pixels and for every model."""
+"""Metrics of raw scores: pure functions of NumPy arrays, the same for images and pixels and for every model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.components.metrics import FPR_LIMIT, Ranking, region_sizes
+from anomalib_aprilgan.components.ranking import FPR_LIMIT, Ranking, region_sizes
 
 Array = NDArray
 
 AUTHORS_STEPS = 200
 
 
-def rank(scores: Array, labels: Array, shares: Array | None = None) -> Ranking:
-    """The ranking of scores (N,) with labels (N,), True where abnormal, and the abnormal items' shares of the overlap.
+def rank(scores: Array, labels: Array, overlap_weights: Array | None = None) -> Ranking:
+    """Return the ranking of images or pixels by their scores.
+
+    Args:
+        scores: Raw scores (N,).
+        labels: True where abnormal (N,).
+        overlap_weights: What each abnormal pixel adds to the mean region overlap (M,); only PRO needs them.
 
     Raises:
         ValueError: If a score is not finite, or all items are normal or all abnormal.
@@ -32,14 +37,14 @@ def rank(scores: Array, labels: Array, shares: Array | None = None) -> Ranking:
         msg = f"All {labels.size} items are {kind}: metrics need normal and abnormal ones in the test set."
         raise ValueError(msg)
     normal, abnormal = (torch.from_numpy(scores[chosen]) for chosen in (~labels, labels))
-    return Ranking.of(normal, abnormal, None if shares is None else torch.from_numpy(shares))
+    return Ranking.of(normal, abnormal, None if overlap_weights is None else torch.from_numpy(overlap_weights))
 
 
 def pro_authors(ranking: Ranking) -> float:
-    """PRO as the authors' script computes it, which is another number than PRO; NaN where theirs is undefined.
+    """PRO as the authors' script computes it, a different number from PRO; NaN where theirs is undefined.
 
-    200 thresholds, evenly spaced over the range of the scores; a score above the threshold counts; of the points with a
-    false positive rate below 0.3 the rates are rescaled by their own minimum and maximum, and the area is taken.
+    They take 200 evenly spaced thresholds and count scores above them. They keep the points with a false positive rate
+    below 0.3, rescale these rates by their own minimum and maximum, and take the area under the curve.
     """
     low = float(min(ranking.normal[0], ranking.abnormal[0]))
     high = float(max(ranking.normal[-1], ranking.abnormal[-1]))
@@ -57,10 +62,10 @@ def pro_authors(ranking: Ranking) -> float:
     return float(torch.trapezoid(overlap, (rate - rate[0]) / (rate[-1] - rate[0])))
 
 
-def region_shares(masks: Array) -> Array:
-    """The abnormal pixels' shares (M,) of the mean region overlap: 1 / (number of regions x pixels of their own).
+def overlap_weights(masks: Array) -> Array:
+    """What each abnormal pixel of masks (B, H, W), bool, adds to the mean region overlap, (M,).
 
-    Masks are (B, H, W), bool.
+    It is 1 / (number of regions x number of pixels in the pixel's own region).
     """
     sizes, counts = zip(*(region_sizes(mask) for mask in masks), strict=True)
     return 1 / (sum(counts) * np.concatenate(sizes).astype(float))
@@ -82,7 +87,7 @@ def image_metrics(scores: Array, labels: Array) -> dict[str, float]:
 
 
 def pixel_metrics(maps: Array, masks: Array) -> dict[str, float]:
-    """AUROC, F1-max, average precision and both PRO of anomaly maps (B, H, W) with masks (B, H, W), bool."""
-    ranking = rank(maps.ravel(), masks.ravel(), region_shares(masks))
+    """AUROC, F1-max, average precision, PRO and the authors' PRO of maps (B, H, W) with masks (B, H, W), bool."""
+    ranking = rank(maps.ravel(), masks.ravel(), overlap_weights(masks))
     values = {f"pixel_{name}": metric(ranking) for name, metric in RANK_METRICS.items()}
     return {**values, "pixel_PRO": ranking.pro(), "pixel_PRO_authors": pro_authors(ranking)}

@@ -5,31 +5,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+from tabulate import DataRow, TableFormat
 
 from anomalib_aprilgan.comparison.tables import Cell, Table
 
 MISSING = "-"
 TERMINAL_STYLES = {0: "", 1: "bold", 2: "underline"}
-LATEX_ESCAPES = {char: "\\" + char for char in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"}
+MARKDOWN_ESCAPES = str.maketrans({"|": r"\|"})
+LATEX_ESCAPES = str.maketrans({char: "\\" + char for char in "&%$#_{}"} | {"±": r"$\pm$", "\\": r"\textbackslash{}"})
+# Markdown without padding: a changed number changes one line of the file.
+ROW = DataRow("| ", " | ", " |")
+UNPADDED = TableFormat(None, lambda widths, _: "|" + "---|" * len(widths), None, None, ROW, ROW, 0, None)
 
 
-def number(cell: Cell, plus_minus: str = "±") -> str:
+def number(cell: Cell) -> str:
     """The measured part of a cell, such as "95.1 ± 0.1"."""
     if isinstance(cell.mean, str):
         return cell.mean
     if math.isnan(cell.mean):
         return MISSING
     text = f"{cell.mean:.{cell.digits}f}"
-    return text if cell.std is None else f"{text} {plus_minus} {cell.std:.{cell.digits}f}"
+    return text if cell.std is None else f"{text} ± {cell.std:.{cell.digits}f}"
 
 
 def beside(cell: Cell) -> str:
@@ -41,72 +45,55 @@ def beside(cell: Cell) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Markdown: the best in bold, the second underlined."""
-    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
-
-    def line(values: Sequence[str]) -> str:
-        return "| " + " | ".join(value.replace("|", r"\|") for value in values) + " |"
-
+    """Markdown: the best in bold, the second underlined, notes as a list below each table."""
     parts = []
     for table in tables:
-        rows = [line([marks[cell.place].format(number(cell)) + beside(cell) for cell in row]) for row in table.rows]
-        rule = "|" + "---|" * len(table.columns)
-        notes = [f"- {' '.join(note.split())}" for note in table.notes]
-        parts.append("\n".join([f"### {table.title}", "", line(table.columns), rule, *rows, "", *notes, ""]))
+        frame = _texts(table, ("{}", "**{}**", "<u>{}</u>"), MARKDOWN_ESCAPES)
+        body = frame.to_markdown(index=False, tablefmt=UNPADDED, disable_numparse=True, stralign=None)
+        notes = [f"- {note}\n" for note in _notes(table)]
+        parts.append(f"### {table.title}\n\n{body}\n\n{''.join(notes)}")
     return "\n".join(parts)
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """LaTeX with the package booktabs."""
-    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+    """LaTeX with the package booktabs; notes as comments above each table."""
     parts = []
     for table in tables:
-        rows = [
-            " & ".join(marks[cell.place].format(escape(number(cell))) + escape(beside(cell)) for cell in row) + r" \\"
-            for row in table.rows
-        ]
-        notes = [f"% {' '.join(note.split())}" for note in table.notes]
-        lines = [
-            *notes,
-            r"\begin{table}",
-            rf"\caption{{{escape(table.title)}}}",
-            rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
-            r"\toprule",
-            " & ".join(map(escape, table.columns)) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-        parts.append("\n".join(lines))
+        frame = _texts(table, ("{}", r"\textbf{{{}}}", r"\underline{{{}}}"), LATEX_ESCAPES)
+        notes = [f"% {note}\n" for note in _notes(table)]
+        body = frame.style.hide(axis="index").to_latex(
+            caption=table.title.translate(LATEX_ESCAPES), column_format="l" * len(table.columns), hrules=True
+        )
+        parts.append("".join(notes) + body)
     return "\n".join(parts)
 
 
-def escape(text: str) -> str:
-    """The text with LaTeX's special characters escaped."""
-    return "".join(LATEX_ESCAPES.get(char, char) for char in text)
+def _texts(table: Table, marks: Sequence[str], escapes: dict[int, str]) -> pd.DataFrame:
+    """The cells as escaped texts; ``marks`` holds the format of an unmarked, a best and a second number."""
+    rows = [
+        [marks[cell.place].format(number(cell).translate(escapes)) + beside(cell) for cell in row] for row in table.rows
+    ]
+    return pd.DataFrame(rows, columns=[column.translate(escapes) for column in table.columns])
+
+
+def _notes(table: Table) -> list[str]:
+    """The notes, each in one line."""
+    return [" ".join(note.split()) for note in table.notes]
 
 
 def as_csv(tables: Sequence[Table]) -> str:
     """One line per number, with columns table, row, metric, mean, std, published, difference and place."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["table", "row", "metric", "mean", "std", "published", "difference", "place"])
+    records = []
     for table in tables:
         for row in table.rows:
             name = " / ".join(cell.mean for cell in row if isinstance(cell.mean, str))
             for column, cell in zip(table.columns, row, strict=True):
                 if not isinstance(cell.mean, str):
-                    writer.writerow([table.title, name, column, *_values(cell), cell.place or ""])
-    return stream.getvalue()
-
-
-def _values(cell: Cell) -> list[str]:
-    difference = None if cell.published is None else float(cell.mean) - cell.published
-    values = (float(cell.mean), cell.std, cell.published, difference)
-    return ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
+                    records.append((table.title, name, column, cell.mean, cell.std, cell.published, cell.place or None))
+    frame = pd.DataFrame(records, columns=["table", "row", "metric", "mean", "std", "published", "place"])
+    frame = frame.astype({"std": float, "published": float, "place": "Int64"})
+    frame.insert(6, "difference", frame["mean"] - frame.published)
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def show(tables: Sequence[Table], console: Console) -> None:

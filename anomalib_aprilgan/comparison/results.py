@@ -35,16 +35,16 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def repair(path: Path) -> None:
-    """Cut off a last line that a killed process left unfinished, with a warning: that run is made again."""
+    """Remove an incomplete last line, which a killed process leaves, and warn that its run will be repeated."""
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
     if end < len(content):
-        logger.warning("The last line of %s was cut off in the middle: this run is made again.", path)
+        logger.warning("The last line of %s was cut off in the middle and is removed: its run will be repeated.", path)
         os.truncate(path, end)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All whole lines; a last one without an end is left out with a warning.
+    """All complete lines; an incomplete last one is left out with a warning.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -76,7 +76,7 @@ def _row(line: str, where: str) -> Row:
 
 
 def finished(rows: Iterable[Row], grid: Grid) -> set[Job]:
-    """The runs that need not be made again; failed ones do.
+    """The runs that need not be repeated; failed ones are repeated.
 
     Raises:
         ValueError: If a model or data set of the grid had other settings when the rows were made.
@@ -97,7 +97,7 @@ def finished(rows: Iterable[Row], grid: Grid) -> set[Job]:
 
 
 def read_results(output: Path) -> pd.DataFrame:
-    """The last row of each run as a table, sorted: in which order runs end says nothing.
+    """The last row of each run as a sorted table, the same in whatever order the runs ended.
 
     Raises:
         FileNotFoundError: If there are no results.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""SPADE (arXiv:2005.02357) as an anomalib model: nearest normal images, then nearest pixels of these."""
+"""SPADE (arXiv:2005.02357) as an anomalib model: nearest normal images, then nearest pixels in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule, DynamicBufferMixin, MemoryBankMixin, TimmFeatureExtractor
-from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import Compose, Normalize, Resize
 from torchvision.transforms.v2.functional import gaussian_blur
 
 # 64 MiB of distances are held at once.
@@ -27,15 +24,15 @@ DISTANCES_PER_PASS = 2**24
 
 
 class SpadeModel(DynamicBufferMixin, nn.Module):
-    """A frozen CNN and the features of all normal images: pooled ones of an image, and those of its pixels.
+    """A frozen CNN and the features of all normal images: one embedding per image, and features of its pixels.
 
     Args:
         backbone: timm architecture.
-        layers: Those that describe pixels, then the last one, whose mean describes the image.
+        layers: Those that describe pixels, then the one whose mean describes the image.
         pre_trained: Use the weights trained on ImageNet.
         n_images: Number K of nearest normal images.
         n_pixels: Number kappa of nearest pixels.
-        sigma: Of the smoothing of maps, in pixels.
+        sigma: Standard deviation of the Gaussian that smooths maps, in pixels.
     """
 
     embeddings: Tensor
@@ -61,10 +58,10 @@ class SpadeModel(DynamicBufferMixin, nn.Module):
             self.register_buffer(f"gallery_{layer}", torch.empty(0))
 
     def fill(self) -> None:
-        """Keep what was collected from the training images: embeddings (M, C) and maps (M, C, h, w) of each layer.
+        """Keep the features of the training images: embeddings (M, C), and maps (M, C, h, w) of each layer.
 
         Raises:
-            ValueError: If there was none.
+            ValueError: If there were no training images.
         """
         if not self.collected:
             msg = "SPADE has seen no training images: fit it with normal ones first."
@@ -107,7 +104,13 @@ def pyramid(feature_maps: Sequence[Tensor]) -> Tensor:
 
 
 def nearest_rows(queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Squared distances and indices (Q, k) of the nearest rows (M, C) of queries (Q, C); k is ``count``, at most M."""
+    """Return squared distances and indices (Q, k) of the nearest rows of each query.
+
+    Args:
+        queries: (Q, C).
+        rows: (M, C).
+        count: Number k of neighbours; at most M are returned.
+    """
     chunk = max(1, DISTANCES_PER_PASS // len(rows))
     found = [
         torch.cdist(part, rows).square().topk(min(count, len(rows)), dim=1, largest=False)
@@ -130,11 +133,11 @@ class Spade(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         layers: Those that describe pixels, then the one that describes the image.
         pre_trained: Use the weights trained on ImageNet.
         image_size: Height and width in pixels to which images are resized. Differs: the paper resizes to 256 and takes
-            the middle 224; here nothing is cut off.
+            the middle 224; here nothing is cropped.
         n_images: Number K of nearest normal images.
         n_pixels: Number kappa of nearest pixels.
-        sigma: Of the Gaussian that smooths maps, in pixels.
-        pre_processor: Instance, or True for resizing to ``image_size`` and ImageNet's normalisation.
+        sigma: Standard deviation of the Gaussian that smooths maps, in pixels.
+        pre_processor: Instance, or True for anomalib's with ``image_size``.
         post_processor: Instance, or True for anomalib's.
         evaluator: Instance, or True for anomalib's.
         visualizer: Instance, or True for anomalib's.
@@ -158,17 +161,6 @@ class Spade(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
             pre_processor = self.configure_pre_processor((image_size, image_size))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: SpadeModel = SpadeModel(backbone, layers, pre_trained, n_images, n_pixels, sigma)
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Resizing without keeping the aspect ratio, and normalisation."""
-        resize = Resize(list(image_size or (224, 224)), antialias=True)
-        return PreProcessor(Compose([resize, Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])]))
-
-    @staticmethod
-    def configure_post_processor() -> PostProcessor:
-        """The one of anomalib."""
-        return PostProcessor()
 
     @staticmethod
     def configure_optimizers() -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,12 @@ COSTS = ["seconds_per_image", "peak_memory_mib"]
 GROUP = ["dataset", "data_class", "shots", "model", "model_class"]
 ERROR_LENGTH = 300
 TRACKS = {"zero-shot": "shots == 0", "few-shot": "shots > 0"}
+# Columns of vand2023.csv, and our metrics.
+BOARD_METRICS = {"overall": "VAND", "segmentation_F1Max": "pixel_F1Max", "classification_F1Max": "image_F1Max"}
+BOARD_NOTE = (
+    "F1-max in percent; overall: mean over categories of the harmonic mean of both. The challenge's numbers are of its "
+    "own test, measured ones of the data set named."
+)
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,11 @@ class Cell:
     """One number of a table.
 
     Args:
-        mean: Over seeds, in percent; a text stands for itself.
+        mean: Over seeds, in percent; or a text.
         std: Sample standard deviation over seeds; None for one seed.
         published: Mean in percent.
         place: 1 for the best of its block, 2 for the second, else 0.
+        digits: Shown after the decimal point.
     """
 
     mean: float | str
@@ -41,7 +48,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a title; rows of one block compete with each other."""
+    """Rows of cells with a title above and notes below."""
 
     title: str
     columns: list[str]
@@ -67,20 +74,20 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The mean over the categories of each data set, model, shots and seed, and notes on what is left out.
+    """The mean over categories of each data set, model, number of references and seed, and notes on what is left out.
 
-    A seed without all of the data set's categories has no mean: it would be one of easier or harder ones.
+    A seed that lacks a category is left out: its mean would be over easier or harder categories than the others.
     """
     expected = results.groupby("dataset").category.nunique()
     counts = runs.groupby([*GROUP, "seed"]).category.transform("nunique")
-    whole = counts == runs.dataset.map(expected)
+    complete = counts == runs.dataset.map(expected)
     notes = [
         f"Left out: {model} on {dataset}, {shots}-shot, seed {seed}: {len(part)} of {expected[dataset]} categories."
-        for (dataset, shots, model, seed), part in runs[~whole].groupby(["dataset", "shots", "model", "seed"])
+        for (dataset, shots, model, seed), part in runs[~complete].groupby(["dataset", "shots", "model", "seed"])
     ]
-    # numpy's mean: a category without a number leaves none for the data set either
+    # NumPy's mean is NaN if a category has no number; that of pandas would leave the category out.
     means = (
-        runs[whole]
+        runs[complete]
         .groupby([*GROUP, "seed"], sort=False)[[*METRICS, *COSTS]]
         .agg(lambda values: values.to_numpy().mean())
     )
@@ -88,31 +95,24 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
 
 
 def failures(results: pd.DataFrame) -> list[str]:
-    """A sentence for each failed run, with the first line of its error."""
+    """A note for each failed run, with the first line of its error."""
     return [
         f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots}-shot, seed {row.seed}: "
-        f"{_first_line(row.error)}"
+        f"{row.error.strip().splitlines()[0][:ERROR_LENGTH]}"
         for row in results[results.status != "ok"].itertuples()
     ]
-
-
-def _first_line(error: str) -> str:
-    return error.strip().splitlines()[0][:ERROR_LENGTH]
 
 
 def summary_tables(results: pd.DataFrame) -> list[Table]:
     """One table per data set: means over its categories."""
     means, notes = over_categories(measured(results), results)
     notes = [*notes, *failures(results)]
-    return [
-        _table(
-            f"{dataset}: mean over {results[results.dataset == dataset].category.nunique()} categories",
-            means[means.dataset == dataset],
-            [note for note in notes if f" on {dataset}, " in note or f" on {dataset}/" in note],
-            results,
-        )
-        for dataset in results.dataset.unique()
-    ]
+    tables = []
+    for dataset, part in results.groupby("dataset", sort=False):
+        title = f"{dataset}: mean over {part.category.nunique()} categories"
+        own_notes = [note for note in notes if f" on {dataset}, " in note or f" on {dataset}/" in note]
+        tables.append(_table(title, means[means.dataset == dataset], own_notes, results))
+    return tables
 
 
 def category_tables(results: pd.DataFrame) -> list[Table]:
@@ -130,54 +130,51 @@ def _table(title: str, runs: pd.DataFrame, notes: list[str], results: pd.DataFra
     for shots in sorted(runs.shots.unique()):
         block = runs[runs.shots == shots]
         groups = list(block.groupby(["model", "model_class", "data_class"], sort=False))
-        columns = [_ranked([_cell(part, key, shots, name, compare) for key, part in groups]) for name in METRICS]
+        columns = []
+        for name in METRICS:
+            known = [published_number(key[1], key[2], shots, name) if compare else None for key, _ in groups]
+            columns.append(_ranked([_cell(part[name], value) for (_, part), value in zip(groups, known, strict=True)]))
         for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
             rows.append([Cell(str(shots)), Cell(key[0]), *row])
     sizes = sorted({int(size) for size in results.mask_size.dropna()})
+    published = any(cell.published is not None for row in rows for cell in row)
     notes = [
         f"Percent; mean ± sample standard deviation over seeds; maps and masks at {', '.join(map(str, sizes))} pixels.",
-        *(["In brackets: published mean, and measured less published."] if _any_published(rows) else []),
+        *(["In brackets: published mean, and measured less published."] if published else []),
         *_absent(runs),
         *notes,
     ]
     return Table(title, ["shots", "model", *METRICS], rows, notes)
 
 
-def _any_published(rows: Sequence[Sequence[Cell]]) -> bool:
-    return any(cell.published is not None for row in rows for cell in row)
-
-
 def _absent(runs: pd.DataFrame) -> list[str]:
-    """A sentence for each number of shots that some models were not run with."""
-    sentences = []
+    """A note for each number of references that some models were not run with."""
+    notes = []
     for shots in sorted(runs.shots.unique()):
         names = sorted(set(runs.model) - set(runs[runs.shots == shots].model))
         if names:
             why = ", needing training images" if shots == 0 else ""
-            sentences.append(f"Not at {shots}-shot{why}: {', '.join(names)}.")
-    return sentences
+            notes.append(f"Not at {shots}-shot{why}: {', '.join(names)}.")
+    return notes
 
 
-def _cell(part: pd.DataFrame, key: tuple[str, str, str], shots: int, metric: str, compare: bool) -> Cell:
-    values = part[metric].to_numpy() * 100
-    known = published_number(key[1], key[2], int(shots), metric) if compare else None
-    std = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Cell(float(values.mean()), std, known)
+def _cell(values: pd.Series, published: float | None = None) -> Cell:
+    """Mean and standard deviation in percent of a metric's values, one per seed; NaN if one of them is."""
+    percent = 100 * values.to_numpy()
+    std = float(percent.std(ddof=1)) if len(percent) > 1 else None
+    return Cell(float(percent.mean()), std, published)
 
 
 def _ranked(column: Sequence[Cell]) -> list[Cell]:
-    """The cells of a block's column with their places, by the digits that are shown; all alike or alone: no places."""
+    """The cells of a block's column with their places, by the digits that are shown; no places if all are equal."""
     shown = [round(float(cell.mean), cell.digits) for cell in column]
     order = sorted({value for value in shown if not np.isnan(value)}, reverse=True)
     places = {value: place for place, value in enumerate(order[:2], start=1)} if len(order) > 1 else {}
-    return [
-        Cell(cell.mean, cell.std, cell.published, places.get(value, 0), cell.digits)
-        for cell, value in zip(column, shown, strict=True)
-    ]
+    return [replace(cell, place=places.get(value, 0)) for cell, value in zip(column, shown, strict=True)]
 
 
 def cost_table(results: pd.DataFrame) -> Table:
-    """Seconds per image and peak memory of each model: means over all runs, which differ between machines."""
+    """Seconds per image and peak memory of each model: means over all runs; they depend on the machine."""
     runs = measured(results)
     rows = []
     for (dataset, shots, model), part in runs.groupby(["dataset", "shots", "model"]):
@@ -196,38 +193,26 @@ def _cost(values: pd.Series, digits: int) -> Cell:
 
 
 def vand_tables(results: pd.DataFrame) -> list[Table]:
-    """The challenge's two leader boards with the measured runs among them, best first."""
+    """The two leader boards of the VAND 2023 challenge with the measured runs among them, best first."""
     means, notes = over_categories(measured(results), results)
     boards = read_table("vand2023.csv")
     tables = []
     for track, query in TRACKS.items():
         rows = [
-            (100 * row.overall, [Cell(row.team), Cell("challenge"), *_board_cells(row)])
+            [Cell(row.team), Cell("challenge"), *(Cell(100 * float(getattr(row, name))) for name in BOARD_METRICS)]
             for row in boards[boards.track == track].itertuples()
         ]
         for (dataset, shots, model), part in means.query(query).groupby(["dataset", "shots", "model"]):
-            cells = [
-                _cell(part, ("", "", ""), shots, name, compare=False) for name in ("VAND", "pixel_F1Max", "image_F1Max")
-            ]
-            rows.append((cells[0].mean, [Cell(f"{model}, {shots}-shot"), Cell(f"measured on {dataset}"), *cells]))
-        rows.sort(key=lambda row: -row[0])
-        told = [
-            "F1-max in percent; overall: mean over categories of the harmonic mean of both. The challenge's numbers "
-            "are of its own test, measured ones of the data set named.",
-            *notes,
-        ]
+            cells = [_cell(part[name]) for name in BOARD_METRICS.values()]
+            rows.append([Cell(f"{model}, {shots}-shot"), Cell(f"measured on {dataset}"), *cells])
+        rows.sort(key=lambda row: -float(row[2].mean))
         columns = ["team or model", "source", "overall", "segmentation F1-max", "classification F1-max"]
-        tables.append(Table(f"VAND 2023, {track} track", columns, [cells for _, cells in rows], told))
+        tables.append(Table(f"VAND 2023, {track} track", columns, rows, [BOARD_NOTE, *notes]))
     return tables
 
 
-def _board_cells(row: tuple) -> list[Cell]:
-    names = ("overall", "segmentation_F1Max", "classification_F1Max")
-    return [Cell(100 * float(getattr(row, name))) for name in names]
-
-
 def all_tables(results: pd.DataFrame) -> list[Table]:
-    """Everything that can be told from the results."""
+    """All tables of the results."""
     return [*summary_tables(results), *vand_tables(results), cost_table(results), *category_tables(results)]
 
 

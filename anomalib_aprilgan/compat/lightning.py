@@ -1,19 +1,71 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Workarounds for faults of Lightning."""
+"""Workarounds for faults of Lightning, all seen in 2.6.6."""
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+import sys
+from dataclasses import fields
+from typing import Any, NoReturn
 
-from lightning.pytorch import LightningModule
+from anomalib.data import ImageBatch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DistributedSampler
+
+
+def unrepeated(
+    batch: ImageBatch, trainer: Trainer | None, batch_idx: int, dataloader_idx: int = 0
+) -> ImageBatch | None:
+    """The batch without images that another process has too, None if none is left.
+
+    Lightning validates and tests equally many images in each process and repeats some for this, which would count
+    twice in metrics and thresholds (https://github.com/Lightning-AI/pytorch-lightning/issues/7929).
+
+    Args:
+        batch: Of this process.
+        trainer: That is validating or testing; None: there is but one process.
+        batch_idx: Number of the batch in this process, from 0.
+        dataloader_idx: Number of the data loader, from 0.
+    """
+    if trainer is None:
+        return batch
+    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+    sampler = loader.sampler
+    if not isinstance(sampler, DistributedSampler):
+        return batch
+    n_own = len(range(sampler.rank, len(loader.dataset), sampler.num_replicas)) - batch_idx * loader.batch_size
+    if n_own >= len(batch):
+        return batch
+    return _first(batch, n_own) if n_own > 0 else None
+
+
+def _first(batch: ImageBatch, size: int) -> ImageBatch:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return type(batch)(**{name: value if value is None else value[:size] for name, value in values.items()})
+
+
+def end_by(number: signal.Signals) -> NoReturn:
+    """End the process with the exit status that tells which signal has ended it.
+
+    Lightning ends a training with status 0 after SIGTERM, and ignores SIGTERM while it tests or predicts
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/19916).
+
+    Raises:
+        KeyboardInterrupt: After SIGINT, as Python does.
+        SystemExit: After other signals, with 128 + their number.
+    """
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def current_datamodule(module: LightningModule) -> Any:
     """The data module of the run at hand, or of the last one between runs; None without any.
 
-    Lightning 2.6 leaves ``trainer.datamodule`` as an earlier run has set it when a run is given data loaders instead.
+    Lightning leaves ``trainer.datamodule`` as an earlier run has set it when a run is given data loaders instead.
     """
     trainer: Any = module._trainer  # noqa: SLF001  # the public property raises where there is none
     datamodule = getattr(trainer, "datamodule", None)

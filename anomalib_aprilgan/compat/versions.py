@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether the packages that this one is built into are of a release that it was made for."""
+"""Whether the installed anomalib and open_clip are of releases that this package supports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 DISTRIBUTION = "anomalib-aprilgan"
-HOSTS = ("anomalib", "open-clip-torch")
+DEPENDENCIES = ("anomalib", "open-clip-torch")
 
 
 def check_versions() -> None:
-    """Check the installed anomalib and open_clip against the ranges that this package declares.
-
-    Raises:
-        ImportError: If one is missing or outside of its range.
-    """
-    for requirement in _host_requirements():
+    """Raise ImportError if anomalib or open_clip is missing, or outside of the range that this package declares."""
+    for requirement in _declared_requirements():
         try:
             installed = version(requirement.name)
         except PackageNotFoundError:
@@ -34,11 +30,11 @@ def check_versions() -> None:
             raise ImportError(msg, name=requirement.name)
 
 
-def _host_requirements() -> list[Requirement]:
-    """What this package declares about its hosts; nothing where it is not installed but lies on the path."""
+def _declared_requirements() -> list[Requirement]:
+    """Return what this package declares about them; nothing where it is not installed but on the path."""
     try:
         declared = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         return []
     requirements = [Requirement(line) for line in declared]
-    return [each for each in requirements if canonicalize_name(each.name) in HOSTS and each.marker is None]
+    return [each for each in requirements if canonicalize_name(each.name) in DEPENDENCIES and each.marker is None]

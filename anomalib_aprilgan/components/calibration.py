@@ -15,9 +15,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_aprilgan.data.references import contents, read_augmentations
+from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.memory import select_references
 from anomalib_aprilgan.target import Target
-from anomalib_aprilgan.torch_model import AprilGanModel, check_finite, map_maxima
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,14 +13,16 @@ from typing import Any, TypeVar
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
+from anomalib_aprilgan.compat.onnx import OPSET, forget_traced_classes
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class AprilGanExport(ExportMixin):
-    """anomalib's exports, of a model that is complete and without its text tower."""
+    """anomalib's exports, of a model that is set up and without its text tower."""
 
     def prepare(self) -> None:
-        """Complete the model as a prediction would first."""
+        """Set up the model as a prediction does first."""
         raise NotImplementedError
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
@@ -36,7 +37,13 @@ class AprilGanExport(ExportMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> Path:
-        """Path of the model in ONNX, for batches and (without ``input_size``) images of any size.
+        """Path of the model in ONNX, for batches of any size.
+
+        Args:
+            export_root: Folder in which anomalib makes the folder weights/onnx.
+            model_file_name: Name of the file without suffix.
+            input_size: Height and width of images in pixels. None: images of any size.
+            **kwargs: Further arguments of ``torch.onnx.export``.
 
         Raises:
             ModuleNotFoundError: If the extra ``onnx`` is not installed.
@@ -44,11 +51,9 @@ class AprilGanExport(ExportMixin):
         for module in ("onnx", "onnxscript"):
             require(module, "onnx")
         self.prepare()
-        # torch writes this version; anomalib asks for an older one, which onnx can't convert to.
-        kwargs.setdefault("opset_version", 18)
+        kwargs.setdefault("opset_version", OPSET)
         path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
-        # torch's tracer leaves a twin of this class, which makes the short name ambiguous until it is collected.
-        gc.collect()
+        forget_traced_classes()
         return path
 
     def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
@@ -74,7 +79,7 @@ def require(module: str, extra: str) -> None:
 
 
 def without_text_tower(module: Any) -> Any:
-    """A copy of an AprilGan whose CLIP can't encode text any more; the rest is shared."""
+    """A copy of an AprilGan whose CLIP can't encode text. All else is the same object in both."""
     images_only = nn.Module()
     images_only.visual = module.model.encoder.clip.visual
     encoder = _with_parts(module.model.encoder, clip=images_only)
@@ -82,7 +87,7 @@ def without_text_tower(module: Any) -> Any:
 
 
 def _with_parts(module: Module, **parts: nn.Module) -> Module:
-    """A copy of ``module`` with some submodules replaced, which shares the rest with it."""
+    """A copy of a module with some submodules replaced. All else is the same object in both."""
     twin = copy.copy(module)
-    twin._modules = {**module._modules, **parts}  # noqa: SLF001  # a plain copy shares this dictionary
+    twin._modules = {**module._modules, **parts}  # noqa: SLF001  # a plain copy has the same dictionary
     return twin

@@ -15,8 +15,8 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from anomalib_aprilgan.compat.lightning import unrepeated
 from anomalib_aprilgan.components.calibration import normal_threshold
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
 from anomalib_aprilgan.torch_model import NARROW, AprilGanModel
 
 logger = logging.getLogger(__name__)

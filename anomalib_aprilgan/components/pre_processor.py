@@ -17,15 +17,17 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
-from anomalib_aprilgan.data.images import restore_misread
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.compat.anomalib import restore_misread
+from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.data.predict import ImagesToPredict, path_datasets
 
 
 class PillowResize(Resize):
     """Resizes images in [0, 1] in 8 bits, as Pillow does, and masks bilinearly to where more than half is covered.
 
-    Differs from torchvision: there, floating images keep the overshoot of bicubic interpolation, and masks are taken
-    from the nearest pixel above and to the left, which shifts small defects by up to a pixel.
+    Differs from torchvision, which keeps the overshoot of bicubic interpolation in floating images, and takes masks
+    from the nearest pixel above and to the left. This shifts small defects by up to a pixel.
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -39,7 +41,12 @@ class PillowResize(Resize):
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """The mask (..., H, W), not 0 where abnormal, at another size: 1 where more than half is, by Pillow's bilinear."""
+    """The mask at another size: 1 where more than half of the pixel is abnormal, by Pillow's bilinear interpolation.
+
+    Args:
+        mask: Not 0 where abnormal (..., H, W).
+        size: Height and width in pixels.
+    """
     levels = (mask != 0).to(torch.uint8).unsqueeze(0) * 255
     levels = F.resize(levels, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
     return (levels.squeeze(0) > 127).to(mask.dtype)
@@ -67,7 +74,7 @@ class MatrixResize(nn.Module):
 
 
 def bicubic_weights(length: int, size: int) -> Tensor:
-    """The share (size, length) of each of ``length`` pixels in each of ``size`` new ones.
+    """The weight (size, length) of each of ``length`` pixels in each of ``size`` new ones.
 
     Pillow's bicubic kernel (a = -0.5), widened when there are fewer new pixels than old ones.
     """
@@ -95,12 +102,12 @@ def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
 class AprilGanPreProcessor(PreProcessor):
     """Resizing to the model's size with Pillow's results, then normalisation.
 
-    Checkpoints hold torchvision's own transforms of the same size: they restore only what anomalib knows.
+    Checkpoints hold torchvision's transforms of the same size instead of ours, because anomalib restores only these.
 
     Args:
         image_size: Height and width in pixels.
-        mean: Of each RGB channel of images in [0, 1].
-        std: Likewise.
+        mean: Mean of each RGB channel of images in [0, 1].
+        std: Standard deviation of each RGB channel.
     """
 
     def __init__(self, image_size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -116,26 +123,33 @@ class AprilGanPreProcessor(PreProcessor):
         self.export_transform = Compose([MatrixResize(resize.size), normalize])
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """Transform the batch, after reading images again that anomalib misreads."""
-        restore_misread(batch)
+        """Transform the batch."""
+        restore_misread(batch, read_rgb)
         super().on_validation_batch_start(trainer, pl_module, batch, *args)
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """The same for testing."""
-        restore_misread(batch)
+        """Transform the batch."""
+        restore_misread(batch, read_rgb)
         super().on_test_batch_start(trainer, pl_module, batch, *args)
 
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
-        """The same for prediction."""
-        restore_misread(batch)
-        super().on_predict_batch_start(trainer, pl_module, batch, *args)
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Transform the batch."""
+        if not isinstance(path_datasets(trainer).get(dataloader_idx), ImagesToPredict):
+            restore_misread(batch, read_rgb)
+        super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def checkpoint_config(self) -> dict[str, Any]:
         """The transform as plain data."""
         return {"transform": transform_to_spec(self.plain)}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore what ``checkpoint_config`` returned."""
+        """Restore what ``checkpoint_config`` returned.
+
+        Raises:
+            ValueError: If the checkpoint was made with another pre-processor.
+        """
         plain = spec_to_transform(config["transform"])
         if not isinstance(plain, Compose) or [type(part) for part in plain.transforms] != [Resize, Normalize]:
             msg = "The checkpoint was made with another pre-processor: pass the same one to the model that loads it."

@@ -6,34 +6,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anomalib.data import PredictDataset
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_aprilgan.data.images import readable
+from anomalib_aprilgan.data.predict import leave_out_unreadable
 
 COLUMNS = ("image_path", "pred_score", "threshold", "pred_label")
-
-
-def path_datasets(trainer: Trainer) -> Iterator[PredictDataset]:
-    """The data sets that anomalib made of an image or a folder to predict."""
-    for loader in trainer.predict_dataloaders if isinstance(trainer.predict_dataloaders, list) else []:
-        if isinstance(getattr(loader, "dataset", None), PredictDataset):
-            yield loader.dataset
-
-
-def leave_out_unreadable(trainer: Trainer) -> None:
-    """Take files that are no images out of the folder to be predicted, before one of them stops the rest.
-
-    Raises:
-        ValueError: If no image is left.
-    """
-    for dataset in path_datasets(trainer):
-        dataset.image_filenames = readable(dataset.image_filenames)
 
 
 class PredictionsTable(Callback):

@@ -1,14 +1,13 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""anomalib's pictures, captioned, in the colours of one scale."""
+"""anomalib's visualizations with a caption, in the colours of one scale."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
@@ -17,69 +16,78 @@ from lightning.pytorch import Trainer
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aprilgan.components.predictions import path_datasets
+from anomalib_aprilgan.compat.anomalib import output_path
 from anomalib_aprilgan.data.images import read_rgb
-
-if TYPE_CHECKING:
-    from anomalib_aprilgan.lightning_model import AprilGan
+from anomalib_aprilgan.data.predict import path_datasets
 
 CAPTION_HEIGHT = 28
 
 
 class AprilGanVisualizer(ImageVisualizer):
-    """anomalib's image visualizer with class name, score and decision above each picture.
+    """anomalib's image visualizer with class name, score and decision above each visualization.
 
-    A colour means the same anomaly in all pictures of a run: maps are shown as the post-processor normalises them, with
-    the threshold in the middle of the scale; without it, over their theoretical range.
-
-    Pictures of a predicted folder keep its structure. Differs: anomalib keeps one level of it, so that images of the
-    same name overwrite each other.
+    A colour means the same anomaly in all visualizations of a run: maps are shown as the post-processor normalises
+    them, with the threshold in the middle of the scale. Without a post-processor, they are shown over their theoretical
+    range.
     """
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Have images kept at the visualization's size when they are decoded for the model."""
+        del pl_module
+        width, height = self.field_size
+        for dataset in path_datasets(trainer).values():
+            dataset.thumbnail_size = [height, width]
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Save a picture of each image of the batch."""
-        del outputs, batch_idx, dataloader_idx
+        """Save a visualization of each image of the batch."""
+        del outputs, batch_idx
+        dataset = path_datasets(trainer).get(dataloader_idx)
         for item in batch:
-            picture = self.picture(item, pl_module)
-            path = self._path(item, trainer)
+            path = self._path(item, trainer, dataset)
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path)
+            thumbnail = getattr(dataset, "thumbnails", {}).pop(item.image_path, None)
+            shown = item if thumbnail is None else replace(item, image=thumbnail, image_path=None)
+            self.visualization(shown, pl_module.model.class_name, _map_range(pl_module)).save(path)
 
-    def picture(self, item: Any, module: AprilGan) -> Image.Image:
-        """Image, mask, and the image under the anomaly map and the predicted mask, side by side below the caption."""
-        post_processor = module.post_processor
-        if not getattr(post_processor, "enable_normalization", False):
-            item = replace(item, anomaly_map=item.anomaly_map / module.model.map_maximum)
-        if item.image_path is not None:  # anomalib would open the file, and 16-bit images would be white
+    def visualization(self, item: Any, class_name: str | None, map_range: float = 1.0) -> Image.Image:
+        """Image, mask, and the image under the anomaly map and the predicted mask, side by side below the caption.
+
+        Args:
+            item: Prediction of an image. The image is read from ``image_path`` if there is one.
+            class_name: For the caption.
+            map_range: What the anomaly map does not exceed: 1 if it is normalised.
+        """
+        item = replace(item, anomaly_map=item.anomaly_map / map_range)
+        if item.image_path is not None:
             width, height = self.field_size
             image = resize(read_rgb(item.image_path), [height, width], antialias=True)
             item = replace(item, image=image, image_path=None)
         panels: Any = self.visualize(item)
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
-        return add_text_to_image(framed, caption(item, module.model.class_name), size=16, position=(6, 5))
+        return add_text_to_image(framed, caption(item, class_name), size=16, position=(6, 5))
 
-    def _path(self, item: Any, trainer: Trainer) -> Path:
+    def _path(self, item: Any, trainer: Trainer, dataset: Any) -> Path:
         folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         path = Path(item.image_path or "image.png")
-        for dataset in path_datasets(trainer) if trainer.predicting else []:
-            if path in dataset.image_filenames:
-                return folder / path.relative_to(common_folder(dataset.image_filenames).parent)
+        if dataset is not None:
+            return output_path(path, dataset.image_filenames, folder)
         datamodule = getattr(trainer, "datamodule", None)
         return generate_output_filename(
             path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         )
 
 
+def _map_range(module: Any) -> float:
+    """What an AprilGan's anomaly maps do not exceed."""
+    normalized = getattr(module.post_processor, "enable_normalization", False)
+    return 1.0 if normalized else module.model.map_upper_bound()
+
+
 def caption(item: Any, class_name: str | None) -> str:
-    """Class name, score and decision in words, as far as they are known."""
+    """Class name, score and, if there is one, decision in words."""
     text = f"{class_name}   score {float(item.pred_score):.3f}"
     if item.pred_label is None:
         return text
     return f"{text}   {'ABNORMAL' if item.pred_label else 'normal'}"
-
-
-def common_folder(paths: list[Path]) -> Path:
-    """The deepest folder that holds all the files."""
-    return Path(os.path.commonpath([path.absolute().parent for path in paths]))

@@ -15,26 +15,41 @@ from anomalib.data.utils import ValSplitMode
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from anomalib_aprilgan.compat.anomalib import category_folders
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
     """Trains on the test images of an auxiliary data set, with their masks, and tests on a target data set.
 
-    The whole test split of each auxiliary category is used, whatever the auxiliary data module keeps for validation.
+    All test images of an auxiliary category are used, also those that its data module keeps for validation.
 
     Args:
-        auxiliary: Data module of the labelled images. One with categories stands for all of them, one without, such
-            as Folder, for a single category of its name.
-        target: Data module whose validation and test images are used as such; None: only training is possible.
+        auxiliary: Data module of the labelled images. If it has categories, all of them are used. If it has none, such
+            as Folder, its name is the only category.
+        target: Data module of the validation and test images. None: only training is possible.
         categories: Names of the auxiliary categories. None: all that are on disk.
-        mosaic_probability: Of an image becoming a 2x2 mosaic; the authors use 0.2 on MVTec AD, 0 on VisA.
-        train_batch_size: Images per step; the authors' code uses 8, the report says 16.
-        num_workers: Processes that load training images.
-        seed: Of the images' order and the mosaics.
+        mosaic_probability: Probability that an image becomes a 2x2 mosaic. The authors use 0.2 on MVTec AD, 0 on VisA.
+        train_batch_size: Images per step; the authors' code uses 8, the paper says 16.
+        num_workers: Number of processes that load training images.
+        seed: Seed of the images' order and of the mosaics.
 
     Raises:
         ValueError: If a category does not exist, has no masks, or is the target itself.
+
+    Example:
+        >>> from anomalib_aprilgan import AuxiliaryDataModule, DemoDataModule
+        >>> coins, gravel = DemoDataModule(category="coins"), DemoDataModule(category="gravel")
+        >>> data = AuxiliaryDataModule(coins, target=gravel, categories=["coins"], num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup()
+        >>> data.name, data.train_categories, len(data.train_data)
+        ('DemoDataModule-to-DemoDataModule', ['coins'], 60)
+        >>> item = data.train_data[0]  # one of the coins' test images, or a mosaic of four
+        >>> item.image.shape, item.gt_mask.shape, item.category
+        (torch.Size([3, 224, 224]), torch.Size([224, 224]), 'coins')
+        >>> next(iter(data.test_dataloader())).image.shape  # of gravel
+        torch.Size([8, 3, 224, 224])
     """
 
     def __init__(
@@ -69,7 +84,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         return sorted(self.train_data.samples.category.unique())
 
     def prepare_data(self) -> None:
-        """Download what is missing of both data sets."""
+        """Download the data sets that are not on disk."""
         auxiliary = copy.deepcopy(self.auxiliary)
         if auxiliary.category:  # the default one need not be on disk, and would be downloaded with all others
             auxiliary.category = category_names(auxiliary)[0]
@@ -109,7 +124,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         return chosen
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of auxiliary images; the same for the same seed and epoch, whatever ``num_workers`` is."""
+        """Batches of auxiliary images. They depend on seed and epoch, not on ``num_workers``."""
         return ResumableLoader(
             dataset=self.train_data,
             sampler=self._sampler(),
@@ -121,11 +136,11 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _sampler(self) -> EpochSampler:
         trainer: Any = self.trainer
         rank, size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        seen, self._seen = self._seen, 0  # another training with this data module begins anew
+        seen, self._seen = self._seen, 0  # another training with this data module starts at the first image
         return EpochSampler(self.train_data, self.train_data.seed, self._next_epoch, seen, rank, size)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch with which a resumed training begins, and its images seen; Lightning keeps them in checkpoints."""
+        """Epoch and number of images seen with which a training resumes; Lightning saves them in checkpoints."""
         trainer: Any = self.trainer
         if trainer.is_last_batch:
             return {"next_epoch": trainer.current_epoch + 1, "seen": 0}
@@ -133,41 +148,40 @@ class AuxiliaryDataModule(AnomalibDataModule):
         return {"next_epoch": trainer.current_epoch, "seen": batches * self.train_batch_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin with the epoch in the checkpoint: Lightning makes the first batches before it has set the sampler's."""
+        """Start with the epoch in the checkpoint. Lightning sets the sampler's epoch only after the first batches."""
         self._next_epoch = state_dict["next_epoch"]
         self._seen = state_dict.get("seen", 0)
 
     def val_dataloader(self) -> Sequence:
-        """The target's, or none."""
+        """The target's loaders; none without a target."""
         return [] if self.target is None else self.target.val_dataloader()
 
     def test_dataloader(self) -> Sequence:
-        """The target's, or none."""
+        """The target's loaders; none without a target."""
         return [] if self.target is None else self.target.test_dataloader()
 
     def predict_dataloader(self) -> Sequence:
-        """The target's, or none."""
+        """The target's loaders; none without a target."""
         return [] if self.target is None else self.target.predict_dataloader()
 
 
 def category_names(datamodule: AnomalibDataModule) -> list[str]:
-    """The categories on disk: the subfolders of the data set's root with a test split; else the module's only one."""
+    """The data set's categories on disk, or the data module's name if it has no categories."""
     if not datamodule.category:
         return [datamodule.name]
     root = Path(getattr(datamodule, "split_root", "") or getattr(datamodule, "root", ""))
-    # anomalib makes empty folders for the categories of VisA that are not there.
-    return sorted(path.name for path in root.glob("*") if any(path.glob("test/*/*"))) or [datamodule.category]
+    return category_folders(root) or [datamodule.category]
 
 
 def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame:
-    """The whole test split of a category as a table, normal and defective images."""
+    """All test images of a category, normal and defective, as a table."""
     one = copy.deepcopy(datamodule)
     if one.category:
         one.category = category
-    one.val_split_mode = ValSplitMode.NONE  # keep all of it
+    one.val_split_mode = ValSplitMode.NONE  # no test image goes to validation
     try:
         one.setup()
-    except (ValueError, MisMatchError) as error:  # anomalib's own words, or pandas', when their numbers differ
+    except (ValueError, MisMatchError) as error:  # pandas' if their numbers differ, else anomalib's
         msg = (
             f"Images and masks of the category {category!r} of {datamodule.name} do not belong together: every image "
             f"of a defect needs a mask of its name. ({error})"

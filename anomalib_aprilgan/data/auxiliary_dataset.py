@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The images of an auxiliary data set: labelled, with their category, some of them joined to mosaics."""
+"""The images of an auxiliary data set with labels, masks and categories. Some are joined to mosaics."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -47,8 +47,8 @@ class AuxiliaryDataset(AnomalibDataset):
 
     Args:
         samples: anomalib's table of samples with a column ``category``.
-        mosaic_probability: Of an image becoming a mosaic of four images drawn from its category.
-        seed: Of the draws.
+        mosaic_probability: Probability that an image becomes a mosaic of four images drawn from its category.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: If a defective image has no mask.
@@ -67,8 +67,8 @@ class AuxiliaryDataset(AnomalibDataset):
         """An image with mask, label and category.
 
         Args:
-            number: Of the image, plus the number of images for each epoch passed: mosaics differ between epochs, but
-                depend on nothing else, in whichever process and order images are loaded.
+            number: Index of the image plus epoch times number of images. Mosaics depend on it and on the seed only, not
+                on processes or the order of loading.
         """
         index = number % len(self.samples)
         row = self.samples.iloc[index]
@@ -90,11 +90,11 @@ class AuxiliaryDataset(AnomalibDataset):
         )
 
     def __iter__(self) -> Iterator[CategoryItem]:
-        """The images of the first epoch; without this, Python would count up to an IndexError that never comes."""
+        """The images of the first epoch."""
         return (self[index] for index in range(len(self)))
 
     def check_files(self) -> None:
-        """Decode all images and masks, so that none stops a training in the middle or is learned from wrongly.
+        """Decode all images and masks, so that a damaged file stops a training before it starts.
 
         Raises:
             ValueError: If some can't be read, or a mask has other sides than its image.
@@ -127,15 +127,16 @@ class AuxiliaryDataset(AnomalibDataset):
 class EpochSampler(DistributedSampler[int]):
     """Each image once per epoch, in an order that depends on seed and epoch alone, numbered as AuxiliaryDataset asks.
 
-    A resumed training therefore sees what an unbroken one does, and the processes of a distributed one together see in
-    each step what a single one with larger batches does. If the images do not share out evenly, the first ones of the
-    order come twice.
+    A resumed training therefore sees the images of an uninterrupted one. The processes of a distributed training
+    together see in each step the images of a single process with larger batches. If the number of images is not a
+    multiple of the number of processes, the first images of the order come twice.
 
     Args:
-        dataset: The images.
-        seed: Of the order.
-        epoch: To begin with, from 0.
-        start: Number of this process's images to leave out at first: those that a broken off training has seen.
+        dataset: Images.
+        seed: Seed of the order.
+        epoch: First epoch, from 0.
+        start: Number of this process's images that the first epoch leaves out, because an interrupted training has
+            seen them.
         rank: Number of this process, from 0.
         num_replicas: Number of processes.
     """
@@ -162,14 +163,14 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class ResumableLoader(DataLoader):
-    """A loader that goes on in the middle of an epoch: its data module keeps its place, so that it has no state."""
+    """A loader that resumes in the middle of an epoch. Its data module holds the state."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing; its existence tells Lightning that the loader goes on where it stopped."""
+        """Return nothing. Lightning resumes in an epoch only if the loader has this method."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _check_masks(samples: pd.DataFrame) -> None:

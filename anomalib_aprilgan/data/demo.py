@@ -15,7 +15,7 @@ import skimage
 from anomalib.data import MVTecAD
 from PIL import Image
 
-from anomalib_aprilgan.data.defects import DEFECTS, Picture
+from anomalib_aprilgan.data.defects import DEFECTS, Array
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class DemoDataModule(MVTecAD):
     """Nine surfaces, each with 20 normal training images, and 30 normal and 30 defective test images with masks.
 
     Images are random views, 224 x 224 pixels, of one photograph per category: its left half for training, its right
-    half for testing. Defects are scratches, stains, holes and smears. The same files are made every time.
+    half for testing. Defects are scratches, stains, holes and smears. Every run makes the same files.
 
     Args:
         root: Folder of the data set; made by ``prepare_data`` if it does not exist.
@@ -56,6 +56,16 @@ class DemoDataModule(MVTecAD):
     Raises:
         ValueError: If there is no such category, or the folder holds another version of the data set.
         FileExistsError: If the folder holds something else.
+
+    Example:
+        >>> from anomalib_aprilgan import DemoDataModule
+        >>> data = DemoDataModule(category="coins")
+        >>> data.prepare_data()  # makes ./datasets/aprilgan_demo
+        >>> data.setup()
+        >>> len(data.train_data), len(data.test_data)
+        (20, 60)
+        >>> data.test_data[0].image.shape
+        torch.Size([3, 224, 224])
     """
 
     def __init__(
@@ -72,14 +82,19 @@ class DemoDataModule(MVTecAD):
         super().__init__(root, category, train_batch_size, eval_batch_size, num_workers)
 
     def prepare_data(self) -> None:
-        """Make the data set unless it is there."""
+        """Make the data set if the folder does not exist.
+
+        Raises:
+            FileExistsError: If the folder holds something else.
+            ValueError: If the folder holds another version of the data set.
+        """
         if not self.root.exists():
             make_demo_data(self.root)
         _check_manifest(self.root)
 
 
 def make_demo_data(root: str | Path) -> None:
-    """Write the data set of all categories to the new folder ``root``, wholly or not at all."""
+    """Write the data set of all categories to the new folder ``root``. An error leaves no folder."""
     root = Path(root)
     logger.info("Making the demo data set in %s", root)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +140,8 @@ def _make_category(folder: Path, category: str, rng: np.random.Generator) -> Non
     kinds = sorted(DEFECTS)
     for index in range(N_TEST_DEFECTIVE):
         kind = kinds[index % len(kinds)]
-        picture, coverage = DEFECTS[kind](_view(right, scale, rng), rng)
-        _write(folder / "test" / kind / f"{index:03}.png", picture)
+        image, coverage = DEFECTS[kind](_view(right, scale, rng), rng)
+        _write(folder / "test" / kind / f"{index:03}.png", image)
         _write(folder / "ground_truth" / kind / f"{index:03}_mask.png", (coverage > 0.3).astype(float))
 
 
@@ -136,7 +151,7 @@ def _read_photograph(name: str) -> Image.Image:
         return image.convert("RGB").crop(USED.get(name, (0, 0, *image.size)))
 
 
-def _view(photograph: Image.Image, scale: float, rng: np.random.Generator) -> Picture:
+def _view(photograph: Image.Image, scale: float, rng: np.random.Generator) -> Array:
     """A part of the photograph (H, W, 3) under another angle and light, with noise."""
     zoom, angle = scale * rng.uniform(0.92, 1.08), rng.uniform(-0.08, 0.08)
     reach = IMAGE_SIDE * zoom * (np.cos(angle) + np.sin(abs(angle))) / 2
@@ -148,8 +163,8 @@ def _view(photograph: Image.Image, scale: float, rng: np.random.Generator) -> Pi
     return np.clip(view * light[..., None] + rng.normal(0, 0.01, view.shape), 0, 1)
 
 
-def _crop(photograph: Image.Image, center: list[float], zoom: float, angle: float) -> Picture:
-    """The picture (H, W, 3) in [0, 1] around a point of the photograph, rotated by an angle in radians."""
+def _crop(photograph: Image.Image, center: list[float], zoom: float, angle: float) -> Array:
+    """The image (H, W, 3) in [0, 1] around a point of the photograph, rotated by an angle in radians."""
     along, across = zoom * np.cos(angle), zoom * np.sin(angle)
     half = IMAGE_SIDE / 2
     left, top = center[0] - half * (along - across), center[1] - half * (along + across)
@@ -159,6 +174,6 @@ def _crop(photograph: Image.Image, center: list[float], zoom: float, angle: floa
     return np.asarray(view) / 255
 
 
-def _write(path: Path, picture: Picture) -> None:
+def _write(path: Path, image: Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path, compress_level=1)
+    Image.fromarray((image * 255).round().astype(np.uint8)).save(path, compress_level=1)

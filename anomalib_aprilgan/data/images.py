@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Image files as they come from cameras: depths and rotations that anomalib ignores, and files that are no images."""
+"""Image files as they come from cameras, of all depths and rotations, and files that can't be read as images."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import anomalib.data.utils
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import to_dtype
+
+from anomalib_aprilgan.compat.anomalib import ON_ITS_SIDE, SIXTEEN_BITS, THIRTY_TWO_BITS, is_misread, orientation
 
 logger = logging.getLogger(__name__)
 
-SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-THIRTY_TWO_BITS = ("I", "F")
 
-
-def read_rgb(path: str | Path) -> Tensor:
-    """The image (3, H, W) in [0, 1] as it is to be seen, turned if its EXIF data say so.
-
-    Transparency is dropped, 16-bit levels are scaled by their full range.
+def decode(path: str | Path) -> tuple[Tensor, bool]:
+    """The image as ``read_rgb`` returns it, and whether anomalib's reader would have changed it.
 
     Raises:
         ValueError: If the file can't be read as an image, or has 32 bits per pixel and so no known range.
@@ -35,19 +30,46 @@ def read_rgb(path: str | Path) -> Tensor:
     try:
         with Image.open(path) as image:
             _check_depth(image)
+            misread = is_misread(image)
             ImageOps.exif_transpose(image, in_place=True)
             levels = _levels(image)
     except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise _not_an_image(path, error) from error
-    return torch.from_numpy(levels).permute(2, 0, 1)
+    return torch.from_numpy(levels).permute(2, 0, 1), misread
+
+
+def read_rgb(path: str | Path) -> Tensor:
+    """The image (3, H, W) in [0, 1], turned if its EXIF data say so.
+
+    Transparency is dropped. 16-bit levels are divided by 65535.
+
+    Raises:
+        ValueError: If the file can't be read as an image, or has 32 bits per pixel and so no known range.
+    """
+    return decode(path)[0]
+
+
+def read_image(path: str | Path) -> Tensor:
+    """The image (3, H, W) in [0, 1] as anomalib reads it, or as ``read_rgb`` does if anomalib misreads it.
+
+    Raises:
+        ValueError: If the file can't be read as an image, or has 32 bits per pixel and so no known range.
+    """
+    image, misread = decode(path)
+    return image if misread else scaled_by_anomalib(image)
+
+
+def scaled_by_anomalib(image: Tensor) -> Tensor:
+    """An 8-bit image in [0, 1], rounded in the last bit as anomalib does."""
+    return torch.as_tensor(to_dtype((image * 255).round().to(torch.uint8), torch.float32, scale=True))
 
 
 def check_image(path: str | Path, any_depth: bool = False) -> tuple[int, int]:
-    """Width and height of the image as it is to be seen, after decoding it, so that a damaged one is noticed.
+    """Width and height of the image after its EXIF rotation. The image is decoded, so that damage is noticed.
 
     Args:
-        path: Of the file.
-        any_depth: Whether it may have 32 bits per pixel, as masks may, where all that is not 0 is the same.
+        path: Image file.
+        any_depth: Whether 32 bits per pixel are allowed, as in masks, whose values are only compared with 0.
 
     Raises:
         ValueError: If it can't be read as an image.
@@ -57,7 +79,7 @@ def check_image(path: str | Path, any_depth: bool = False) -> tuple[int, int]:
             if not any_depth:
                 _check_depth(image)
             image.load()
-            return image.size[::-1] if _lies_on_its_side(image) else image.size
+            return image.size[::-1] if orientation(image) in ON_ITS_SIDE else image.size
     except Exception as error:  # as above
         raise _not_an_image(path, error) from error
 
@@ -78,64 +100,8 @@ def _levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's number for how the stored pixels are to be turned, from 1 (not at all) to 8."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _lies_on_its_side(image: Image.Image) -> bool:
-    return _orientation(image) in {5, 6, 7, 8}
-
-
-def is_misread(path: str | Path) -> bool:
-    """Whether anomalib's reader changes the image: most levels of deep ones become white, EXIF rotation is ignored."""
-    with Image.open(path) as image:
-        return image.mode in {*SIXTEEN_BITS, *THIRTY_TWO_BITS} or _orientation(image) != 1
-
-
-def read_image(path: str | Path) -> Tensor:
-    """The image (3, H, W) in [0, 1] as anomalib reads it, unless it misreads it.
-
-    Raises:
-        ValueError: If it has 32 bits per pixel.
-    """
-    if is_misread(path):
-        return read_rgb(path)
-    return torch.as_tensor(anomalib.data.utils.read_image(path, as_tensor=True))
-
-
-def restore_misread(batch: Any) -> None:
-    """Read the batch's images again that anomalib misreads.
-
-    Raises:
-        ValueError: If one has 32 bits per pixel, or lies on its side and its mask does too.
-    """
-    for index, path in enumerate(batch.image_path or []):
-        if not is_misread(path):
-            continue
-        image = read_rgb(path).to(batch.image)
-        _check_side(path, batch, index, image)
-        if len(batch.image) == 1:
-            batch.image = image.unsqueeze(0)
-        else:
-            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
-
-
-def _check_side(path: str, batch: Any, index: int, image: Tensor) -> None:
-    height, width = image.shape[-2:]
-    with Image.open(path) as stored:
-        turned = _lies_on_its_side(stored)
-    marked = batch.gt_mask is not None and batch.gt_mask[index].any()
-    if turned and marked and height != width and batch.gt_mask.shape[-2:] == (width, height):
-        msg = (
-            f"{path!r} is to be turned by its EXIF data to {width} x {height} pixels, but its mask has {height} x "
-            f"{width}: turn the mask too, or remove the EXIF data."
-        )
-        raise ValueError(msg)
-
-
 def unreadable(paths: Iterable[str | Path]) -> dict[Path, str]:
-    """Why files can't be read as images, of those that can't."""
+    """The files that can't be read as images, each with the reason."""
 
     def reason(path: Path) -> str | None:
         try:
@@ -150,10 +116,10 @@ def unreadable(paths: Iterable[str | Path]) -> dict[Path, str]:
 
 
 def readable(paths: Iterable[str | Path]) -> list[Path]:
-    """Those of the files that hold images; the others are logged with the reason.
+    """The files that can be read as images. The others are logged with the reason.
 
     Raises:
-        ValueError: If none does.
+        ValueError: If no file can be read.
     """
     files = [Path(path) for path in paths]
     reasons = unreadable(files)

@@ -181,6 +181,15 @@ def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], T
     return torch.stack([transform(Image(read_rgb(path))) for path in paths])
 
 
+def reference_images(references: References, transform: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """The images (K, 3, H, W) of references with files, transformed as the model's pre-processor does; None: no files.
+
+    Raises:
+        ValueError: If a file can't be read as an image.
+    """
+    return read_references(references.paths, transform) if references.paths else None
+
+
 def contents(paths: Sequence[str | Path]) -> list[str]:
     """The hashes of the files, equal for copies of one image under several names.
 

@@ -5,27 +5,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import time
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
+import pooch
+import requests
 from anomalib.data import AnomalibDataModule, MVTecAD
-from anomalib.data.utils.download import generate_hash
 from anomalib.utils.path import get_pretrained_weights_dir
-
-from anomalib_aprilgan.safe_io import write_whole
 
 logger = logging.getLogger(__name__)
 
 RELEASE = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"
 
-# Seconds without a byte, attempts, seconds between them.
-TIMEOUT, ATTEMPTS, WAIT = 30.0, 3, 2.0
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -42,12 +36,12 @@ class ReleasedAdapters:
 
     @property
     def path(self) -> Path:
-        """Where the file is kept, in anomalib's cache of weights."""
+        """Path of the file in anomalib's cache of weights."""
         return get_pretrained_weights_dir() / "april_gan" / self.url.rsplit("/", maxsplit=1)[-1]
 
     def is_intact(self) -> bool:
-        """Whether the file is in the cache with the right content."""
-        return self.path.is_file() and generate_hash(self.path) == self.sha256
+        """Return whether the file is in the cache with the right content."""
+        return self.path.is_file() and pooch.file_hash(self.path) == self.sha256
 
 
 # Named after the data set they were trained on.
@@ -64,12 +58,12 @@ RELEASED_ADAPTERS = {
 
 
 def auto_adapters(datamodule: AnomalibDataModule | None) -> str:
-    """The name of the adapters that were not trained on the data set to be tested."""
+    """Return the name of the adapters that were not trained on the data set to be tested."""
     return "visa" if isinstance(datamodule, MVTecAD) else "mvtecad"
 
 
 def fetch_adapters(name: str) -> Path:
-    """The cached file of the released adapters ``name``, downloaded if it is missing or damaged.
+    """Return the cached file of the released adapters ``name``, downloaded if it is missing or damaged.
 
     Every call compares the checksum.
 
@@ -89,46 +83,27 @@ def fetch_adapters(name: str) -> Path:
 
 
 def _download(release: ReleasedAdapters) -> None:
+    """Download to the cache: into a temporary file, which takes the name only if its checksum is right."""
     path = release.path
     if path.exists():
         logger.warning("%s is damaged: its sha256 is not %s. Downloading it again.", path, release.sha256)
-    logger.info("Downloading %s to %s", release.url, path)
     by_hand = (
         f"Or get the file (sha256 {release.sha256}) by other means and put it at {path}. A file elsewhere can be given "
         "as `adapters`."
     )
+    cache = pooch.create(
+        path.parent, "", registry={path.name: release.sha256}, urls={path.name: release.url},
+        retry_if_failed=ATTEMPTS - 1,
+    )  # fmt: skip
     try:
-        content = _fetch(release)
-        write_whole(path, lambda file: file.write(content))
-    except (URLError, ConnectionError, TimeoutError, HTTPException) as error:
+        cache.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT))
+        path.chmod(0o644)  # pooch 1.9 leaves it to its owner alone, but caches may be shared
+    except requests.RequestException as error:
         msg = f"Could not download {release.url}: {error}. Check the network and try again. {by_hand}"
         raise ConnectionError(msg) from error
     except OSError as error:
         msg = f"{release.url} could not be kept: {error}. Make {path.parent} a folder that can be written to. {by_hand}"
         raise OSError(msg) from error
-    except RuntimeError as error:
-        msg = f"{release.url} is not the file the authors released: {error}. Try again. {by_hand}"
+    except ValueError as error:
+        msg = f"{release.url} is not the file the authors released: {error} Try again. {by_hand}"
         raise RuntimeError(msg) from error
-
-
-def _fetch(release: ReleasedAdapters) -> bytes:
-    """The file's content, after as many attempts as it takes, but at most ATTEMPTS."""
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return _attempt(release)
-        except (URLError, ConnectionError, TimeoutError, HTTPException, RuntimeError) as error:
-            if isinstance(error, HTTPError) and error.code < 500:  # it will be refused again
-                raise
-            logger.warning("Attempt %d of %d failed: %s", attempt, ATTEMPTS, error)
-            time.sleep(WAIT * attempt)
-    return _attempt(release)
-
-
-def _attempt(release: ReleasedAdapters) -> bytes:
-    with urlopen(release.url, timeout=TIMEOUT) as answer:
-        content = answer.read()
-    found = hashlib.sha256(content).hexdigest()
-    if found != release.sha256:
-        msg = f"it has {len(content)} bytes and the sha256 {found}"
-        raise RuntimeError(msg)
-    return content

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program for test_distributed.py: trains and tests on some CPU processes, and writes what came of it.
 
-python tests/distributed_training.py ARGUMENTS.json N_DEVICES FOLDER
+python tests/integration/distributed_training.py ARGUMENTS.json N_DEVICES FOLDER
 """
 
 from __future__ import annotations

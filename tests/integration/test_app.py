@@ -42,8 +42,8 @@ def inspector() -> Inspector:
 @pytest.mark.parametrize("references", [[], REFERENCES])
 def test_inspection_equals_a_prediction(tmp_path: Path, inspector: Inspector, references: list[Path]) -> None:
     picture, text = inspector.inspect(DEFECT, "bolt", references)
-    model = AprilGan("demo", None, 112, adapters=None, class_name="bolt", k_shot=len(references))
-    model.few_shot_source = [str(path) for path in references]
+    few = {"k_shot": len(references), "few_shot_source": [str(path) for path in references]} if references else {}
+    model = AprilGan("demo", None, 112, adapters=None, class_name="bolt", **few)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     (batch,) = engine.predict(model, data_path=DEFECT)
     assert text.split(":")[0] == ("abnormal" if batch.pred_label else "normal")

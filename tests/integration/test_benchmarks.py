@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = sorted(Path(__file__).parents[2].glob("benchmarks/*.py"))
+from conftest import ROOT
+
+BENCHMARKS = [path for path in sorted(ROOT.glob("benchmarks/*.py")) if path.stem != "timing"]
 
 
-@pytest.mark.parametrize("path", [path for path in BENCHMARKS if path.stem != "timing"], ids=lambda path: path.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_quick_run(path: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-W", "ignore", path, "--quick"], capture_output=True, text=True, timeout=300, check=False
-    )
+    """In a process of its own, because some measure its memory."""
+    command = [sys.executable, "-W", "ignore", path, "--quick"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
     assert re.search(r"\d\.\d|\d MiB|float32 +\d", process.stdout)

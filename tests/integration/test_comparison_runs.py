@@ -13,8 +13,9 @@ import open_clip
 import pytest
 import timm
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_aprilgan.comparison import components
+from anomalib_aprilgan.comparison import classes, datasets, models
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.runs import choose_device, run_job
 from anomalib_aprilgan.data import references
@@ -28,7 +29,7 @@ WINCLIP = ModelSpec("anomalib.models.WinClip", {"scales": [2]})
 
 
 def grid(spec: ModelSpec, **kwargs: object) -> Grid:
-    defaults = {"shots": [0, 1, 2], "seeds": [0], "mask_size": 70, "pictures": 0, "trainer": {"accelerator": "cpu"}}
+    defaults = {"shots": [0, 1, 2], "seeds": [0], "mask_size": 70, "thumbnails": 0, "trainer": {"accelerator": "cpu"}}
     return Grid(models={"model": spec}, datasets={"goldens": MVTEC}, **{**defaults, **kwargs})
 
 
@@ -72,22 +73,22 @@ def test_april_gan_has_the_authors_numbers(golden: dict, tiny_arguments: dict, s
 
 
 def test_masks_are_the_authors(golden: dict) -> None:
-    from anomalib_aprilgan.comparison.predictions import read_truth
+    from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
 
-    datamodule = components.build_datamodule(MVTEC, "fabric")  # 112 x 80 pixels
-    components.set_up(datamodule)
+    datamodule = datasets.build_datamodule(MVTEC, "fabric")  # 112 x 80 pixels
+    datamodule.setup(TrainerFn.FITTING)
     chosen = golden["categories"] == "fabric"
     paths = [str(GOLDEN / "dataset" / path) for path in golden["image_paths"][chosen]]
-    truth = read_truth(datamodule, paths, 70)
+    truth = read_ground_truth(datamodule, paths, 70)
     np.testing.assert_array_equal(truth.masks, golden["masks"][chosen].astype(bool))
     np.testing.assert_array_equal(truth.labels, golden["labels"][chosen].astype(bool))
 
 
 def test_a_cached_model_forgets_its_references(tiny_arguments: dict) -> None:
     spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
-    components._build_once.cache_clear()
+    models._build_once.cache_clear()
     first, few, again = (run(spec, shots) for shots in (0, 2, 0))
-    assert components._build_once.cache_info().misses == 1
+    assert models._build_once.cache_info().misses == 1
     same = [name for name in first if name.startswith(("image_", "pixel_"))]
     assert [first[name] for name in same] == [again[name] for name in same]
     assert first["pixel_AP"] != few["pixel_AP"]
@@ -114,15 +115,15 @@ def test_trained_models(monkeypatch: pytest.MonkeyPatch, class_path: str, init_a
 
     monkeypatch.setattr(timm, "create_model", make_tiny)
     seen: list[str] = []
-    train_step = components.find_class(class_path, object, "").training_step
+    train_step = classes.find_class(class_path, object, "").training_step
 
     def step(self: object, batch: object, *args: object, **kwargs: object) -> object:
         seen.extend(batch.image_path)
         return train_step(self, batch, *args, **kwargs)
 
-    monkeypatch.setattr(components.find_class(class_path, object, ""), "training_step", step)
+    monkeypatch.setattr(classes.find_class(class_path, object, ""), "training_step", step)
     spec = ModelSpec(class_path, init_args)
-    assert components.possible_shots(spec, [0, 1, 2], "model") == [1, 2]
+    assert models.possible_shots(spec, [0, 1, 2], "model") == [1, 2]
     row = run(spec, 2)
     assert row["status"] == "ok", row["error"]
     assert 0 <= row["pixel_PRO"] <= 1
@@ -153,9 +154,9 @@ def test_winclip_with_random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     open_clip.add_model_config(tmp_path)
     monkeypatch.setattr(torch_model, "BACKBONE", "tiny-winclip")
     monkeypatch.setattr(torch_model, "PRETRAINED", None)
-    components._build_once.cache_clear()
+    models._build_once.cache_clear()
     zero, one, again = (run(WINCLIP, shots) for shots in (0, 1, 0))
-    components._build_once.cache_clear()
+    models._build_once.cache_clear()
     assert [row["error"] for row in (zero, one, again)] == [None] * 3
     assert len(one["references"]) == 1
     assert zero["pixel_AP"] == again["pixel_AP"] != one["pixel_AP"]
@@ -163,7 +164,7 @@ def test_winclip_with_random_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.parametrize("version", ["2.26.1", "2.32.0", "3.3.0"])
 def test_winclip_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(components.metadata, "version", lambda _: version)
+    monkeypatch.setattr(models.metadata, "version", lambda _: version)
     row = run(WINCLIP, 0)
     assert row["status"] == "failed"
     assert f"WinClip is refused with open_clip {version}" in row["error"]
@@ -171,8 +172,8 @@ def test_winclip_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> No
 
 
 def test_winclip_is_not_refused() -> None:
-    components.check_winclip("2.24.0")
-    components.check_winclip("2.26.0")
+    models.check_winclip("2.24.0")
+    models.check_winclip("2.26.0")
 
 
 def test_more_shots_than_training_images_is_a_failed_run() -> None:
@@ -207,13 +208,13 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, name: str, coun
 
 def test_pictures(tiny_arguments: dict) -> None:
     spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
-    row, pictures = run_job(grid(spec, pictures=3), Job("model", "goldens", "bolt", 0, 0))
+    row, thumbnails = run_job(grid(spec, thumbnails=3), Job("model", "goldens", "bolt", 0, 0))
     assert row["status"] == "ok"
-    assert pictures["images"].shape == (3, 256, 256, 3)
-    assert pictures["maps"].shape == (3, 70, 70)
-    assert [mask.any() for mask in pictures["masks"]] == [False, True, True]
-    assert pictures["range"][0] <= pictures["maps"].min()
-    _, none = run_job(grid(spec, pictures=3, seeds=[1, 0]), Job("model", "goldens", "bolt", 0, 0))
+    assert thumbnails["images"].shape == (3, 256, 256, 3)
+    assert thumbnails["maps"].shape == (3, 70, 70)
+    assert [mask.any() for mask in thumbnails["masks"]] == [False, True, True]
+    assert thumbnails["range"][0] <= thumbnails["maps"].min()
+    _, none = run_job(grid(spec, thumbnails=3, seeds=[1, 0]), Job("model", "goldens", "bolt", 0, 0))
     assert none is None  # of the first seed only
 
 
@@ -223,7 +224,7 @@ def test_data_set_without_masks(tmp_path: Path, tiny_arguments: dict) -> None:
     data = DataSpec("anomalib.data.Folder", {"name": "parts", "root": root, "num_workers": 0, **folders})
     spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
     whole = Grid({"model": spec}, {"parts": data}, [0], [0], 70, 2, {"accelerator": "cpu"})
-    (category,) = components.prepare(data, "parts")
+    (category,) = datasets.prepare_categories(data, "parts")
     assert category == "parts"
     row, _ = run_job(whole, Job("model", "parts", category, 0, 0))
     assert row["error"] is None
@@ -234,36 +235,36 @@ def test_data_set_without_masks(tmp_path: Path, tiny_arguments: dict) -> None:
 
 def test_unknown_class_path() -> None:
     with pytest.raises(ValueError, match=r"`models.model` has the unknown class_path 'anomalib.models.Padimm'"):
-        components.possible_shots(ModelSpec("anomalib.models.Padimm"), [1], "model")
+        models.possible_shots(ModelSpec("anomalib.models.Padimm"), [1], "model")
 
 
 def test_class_path_of_something_else() -> None:
     with pytest.raises(ValueError, match="not a AnomalibModule of anomalib"):
-        components.possible_shots(ModelSpec("anomalib.data.MVTecAD"), [1], "model")
+        models.possible_shots(ModelSpec("anomalib.data.MVTecAD"), [1], "model")
 
 
 def test_root_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere' of the data set 'goldens' does not exist"):
-        components.prepare(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path / "nowhere")}), "goldens")
+        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path / "nowhere")}), "goldens")
 
 
 def test_category_missing() -> None:
     with pytest.raises(ValueError, match=r"The categories \['nut'\] of the data set 'goldens' are not in"):
-        components.prepare(
+        datasets.prepare_categories(
             DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")}, ["bolt", "nut"]), "goldens"
         )
 
 
 def test_no_category_on_disk(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The categories \['bottle'\] of the data set 'empty' are not in"):
-        components.prepare(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path)}), "empty")
+        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path)}), "empty")
 
 
 def test_empty_categories() -> None:
     with pytest.raises(ValueError, match=r"`datasets.goldens.categories` is empty"):
-        components.prepare(DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")}, []), "goldens")
+        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")}, []), "goldens")
 
 
 def test_all_categories_on_disk() -> None:
     spec = DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")})
-    assert components.prepare(spec, "goldens") == ["bolt", "fabric"]
+    assert datasets.prepare_categories(spec, "goldens") == ["bolt", "fabric"]

@@ -4,40 +4,27 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from anomalib.cli import AnomalibCLI
 
-from anomalib_aprilgan import AprilGan, lightning_model
-from conftest import TINY_CLIP
+from anomalib_aprilgan import AprilGan
+from conftest import ROOT
 
-# Those of comparisons are for `aprilgan`: tests/test_comparison_cli.py.
-CONFIGS = [
-    path
-    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-    if not path.stem.startswith(("compare", "vand"))
-]
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without CLIP itself, whose weights are not here."""
-    monkeypatch.chdir(tmp_path)
-    arguments = {"widths": [4] * 4, "embed_dim": TINY_CLIP["embed_dim"]}
-    encoder = type("Encoder", (lightning_model.nn.Module,), arguments)
-    monkeypatch.setattr(lightning_model, "ClipEncoder", lambda *_args: encoder())
+# Those of comparisons are for `aprilgan`: tests/integration/test_comparison_cli.py.
+CONFIGS = [path for path in sorted(ROOT.glob("configs/*.yaml")) if not path.stem.startswith(("compare", "vand"))]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-@pytest.mark.usefixtures("light")
-def test_instantiates(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instantiates(path: Path, tiny_arguments: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny CLIP, because the weights of the large one are not here."""
+    monkeypatch.chdir(tmp_path)
     command = "train" if path.stem.startswith(("train", "demo")) else "test"
     assert f"anomalib {command} --config configs/{path.name}" in path.read_text()
     monkeypatch.setattr(AnomalibCLI, "_run_subcommand", lambda _self: None)
-    monkeypatch.setattr(sys, "argv", ["anomalib", command, "--config", str(path)])
-    cli = AnomalibCLI()
+    clip = [f"--model.{name}={tiny_arguments[name]}" for name in ("backbone", "pretrained", "image_size", "layers")]
+    cli = AnomalibCLI(args=[command, "--config", str(path), *clip])
     assert isinstance(cli.model, AprilGan)
     assert (cli.model.adapters is None) == (command == "train")
     assert cli.datamodule.category

@@ -12,28 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, ImageBatch, MVTecAD
-from anomalib.engine import Engine
-from PIL import ExifTags, Image, ImageOps
-from torchvision.tv_tensors import Mask
+from anomalib.data import Folder, MVTecAD
+from PIL import Image, ImageOps
 
-from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
-from anomalib_aprilgan.data.images import check_image, is_misread, read_image, read_rgb, restore_misread
-from conftest import GOLDEN
+from anomalib_aprilgan import AuxiliaryDataModule
+from anomalib_aprilgan.data.images import check_image, decode, read_image, read_rgb
+from bad_files import IMAGE, save_turned
+from conftest import BOLT, Engines, Models
 
-BOLT = GOLDEN / "dataset" / "bolt"
-IMAGE = BOLT / "test" / "good" / "000.png"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-
-
-def save_turned(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
-    """Writes an image with EXIF data, without loss, and returns it as it is stored."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    with Image.open(IMAGE) as image:
-        stored = image.convert("RGB").resize(size)
-    stored.save(path, exif=exif)
-    return stored
 
 
 def pixels(tensor: torch.Tensor) -> np.ndarray:
@@ -61,66 +48,36 @@ def test_exif_rotation_is_obeyed(tmp_path: Path, orientation: int) -> None:
     save_turned(path, orientation)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    assert is_misread(path) is (orientation != 1)
+    assert decode(path)[1] is (orientation != 1)
     for read in (read_rgb, read_image):
         np.testing.assert_array_equal(pixels(read(path)), expected)
     assert check_image(path) == expected.shape[1::-1]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_batches_hold_turned_images_as_they_are_to_be_seen(tmp_path: Path, batch_size: int) -> None:
-    path = tmp_path / "image.png"
-    save_turned(path, 3)  # upside down: same sides
-    batch = ImageBatch(
-        image=torch.rand(batch_size, 3, 40, 60), image_path=[str(IMAGE)] * (batch_size - 1) + [str(path)]
-    )
-    first = batch.image[0].clone()
-    restore_misread(batch)
-    torch.testing.assert_close(batch.image[-1], read_rgb(path))
-    assert batch_size == 1 or torch.equal(batch.image[0], first)
-
-
-def test_a_turned_image_scores_as_one_that_is_stored_upright(tiny_arguments: dict, tmp_path: Path) -> None:
+def test_a_turned_image_scores_as_one_that_is_stored_upright(
+    make_model: Models, engine: Engines, tmp_path: Path
+) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     save_turned(folder / "turned.png", 6)
     with Image.open(folder / "turned.png") as image:
         upright = ImageOps.exif_transpose(image)
     upright.save(folder / "upright.png", exif=b"")
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
-    turned, stored = engine.predict(AprilGan(**tiny_arguments, class_name="bolt"), data_path=folder)
+    turned, stored = engine(tmp_path).predict(make_model(class_name="bolt", visualizer=True), data_path=folder)
     assert torch.equal(turned.pred_score, stored.pred_score)
     assert torch.equal(turned.anomaly_map, stored.anomaly_map)
     pictures = [np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob("images/**/*.png"))]
     np.testing.assert_array_equal(*pictures)
 
 
-def test_a_mask_that_lies_on_its_side_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "image.png"
-    save_turned(path, 6)
-    batch = ImageBatch(image=torch.rand(1, 3, 40, 60), image_path=[str(path)], gt_mask=Mask(torch.ones(1, 40, 60)))
-    with pytest.raises(ValueError, match=r"turned by its EXIF data to 40 x 60 pixels, but its mask has 60 x 40: turn"):
-        restore_misread(batch)
-    batch.gt_mask = Mask(torch.zeros(1, 40, 60))  # of a normal image, made by anomalib
-    restore_misread(batch)
-    assert batch.image.shape == (1, 3, 60, 40)
-
-
-def test_32_bits_stop_a_test_instead_of_becoming_white(tiny_arguments: dict, tmp_path: Path) -> None:
+def test_32_bits_stop_a_test_instead_of_becoming_white(make_model: Models, engine: Engines, tmp_path: Path) -> None:
     shutil.copytree(BOLT, tmp_path / "bolt")
     levels = np.asarray(Image.open(IMAGE).convert("L"), dtype=np.int32) * 1000
     Image.fromarray(levels).save(tmp_path / "bolt/test/good/deep.tif")
-    data = Folder(
-        "parts",
-        root=tmp_path / "bolt",
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir="test/scratch",
-        num_workers=0,
-    )
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/scratch"}
+    data = Folder("parts", root=tmp_path / "bolt", **folders, num_workers=0)
     with pytest.raises(ValueError, match=r"deep\.tif' can't be read .*32 bits per pixel"):
-        engine.test(AprilGan(**tiny_arguments, visualizer=False), datamodule=data)
+        engine().test(make_model(), datamodule=data)
 
 
 # --- the auxiliary data ---
@@ -136,73 +93,64 @@ def masks(root: Path) -> list[Path]:
     return sorted((root / "bolt" / "ground_truth").rglob("*.png"))
 
 
-def auxiliary(root: Path, stage: str | None = "fit") -> AuxiliaryDataModule:
-    module = AuxiliaryDataModule(MVTecAD(root, "bolt", num_workers=0), mosaic_probability=0.0, num_workers=0)
-    module.setup(stage)
+def auxiliary(data: Folder | MVTecAD) -> AuxiliaryDataModule:
+    module = AuxiliaryDataModule(data, mosaic_probability=0.0, num_workers=0)
+    module.setup("fit")
     return module
 
 
-def cut_off_image(root: Path) -> None:
-    path = root / "bolt/test/good/000.png"
-    path.write_bytes(path.read_bytes()[:2000])
+def mvtec(root: Path) -> MVTecAD:
+    return MVTecAD(root, "bolt", num_workers=0)
 
 
-def text_as_image(root: Path) -> None:
-    (root / "bolt/test/scratch/001.png").write_text("no image")
+def with_masks(root: Path) -> Folder:
+    """The test images as a Folder, which asks nothing of the masks' names."""
+    folders = {"normal_dir": "test/good", "abnormal_dir": "test/scratch", "mask_dir": "ground_truth/scratch"}
+    return Folder("bolt", root=root / "bolt", **folders, num_workers=0)
 
 
-def cut_off_mask(root: Path) -> None:
-    masks(root)[2].write_bytes(masks(root)[2].read_bytes()[:60])
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
 
 
-def tall_mask(root: Path) -> None:
-    Image.new("L", (40, 90), 255).save(masks(root)[0])
+def make_tall(path: Path) -> None:
+    Image.new("L", (40, 90), 255).save(path)
 
 
-def missing_mask(root: Path) -> None:
-    masks(root)[0].unlink()
-
-
-def misnamed_mask(root: Path) -> None:
-    masks(root)[0].rename(masks(root)[0].with_name("left.png"))
-
-
-def no_masks(root: Path) -> None:
-    shutil.rmtree(root / "bolt/ground_truth")
+MASK = "ground_truth/scratch/000_mask.png"
+NO_MATCH = "the category 'bolt' of MVTecAD do not belong together: every image of a defect needs a mask"
+CUT_OFF = r"1 of 9 training images can't be used; repair or remove them\. .*test/good/000\.png' can't be"
+TALL = r"000_mask\.png is not of the shape of .*000\.png: it has 40 x 90 pixels, the image 96 x 96"
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("name", "spoil", "message"),
     [
-        (
-            cut_off_image,
-            r"1 of 9 training images can't be used; repair or remove them\. .*test/good/000\.png' can't be",
-        ),
-        (text_as_image, r"scratch/001\.png' can't be read as an image"),
-        (cut_off_mask, r"scratch/002_mask\.png' can't be read as an image"),
-        (tall_mask, r"000_mask\.png is not of the shape of .*000\.png: it has 40 x 90 pixels, the image 96 x 96"),
-        (missing_mask, "the category 'bolt' of MVTecAD do not belong together: every image of a defect needs a mask"),
-        (misnamed_mask, "the category 'bolt' of MVTecAD do not belong together: every image of a defect needs a mask"),
-        (no_masks, "the category 'bolt' of MVTecAD do not belong together: every image of a defect needs a mask"),
+        ("test/good/000.png", cut_off, CUT_OFF),
+        ("test/scratch/001.png", lambda path: path.write_text("-"), r"scratch/001\.png' can't be read as an image"),
+        (MASK, cut_off, r"scratch/000_mask\.png' can't be read as an image"),
+        (MASK, make_tall, TALL),
+        (MASK, Path.unlink, NO_MATCH),
+        (MASK, lambda path: path.rename(path.with_name("left.png")), NO_MATCH),
+        ("ground_truth", shutil.rmtree, NO_MATCH),
     ],
+    ids=["cut off", "text", "mask cut off", "tall mask", "missing mask", "misnamed mask", "no masks"],
 )
 def test_faults_stop_training_before_the_first_step(
-    root: Path, tiny_arguments: dict, tmp_path: Path, fault: Callable[[Path], None], message: str
+    root: Path, make_model: Models, engine: Engines, name: str, spoil: Callable[[Path], object], message: str
 ) -> None:
-    fault(root)
-    model = AprilGan(**{**tiny_arguments, "adapters": None, "visualizer": False})
+    spoil(root / "bolt" / name)
+    model = make_model(adapters=None)
     model.training_step = lambda *_: pytest.fail("a step was made")
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1)
-    module = AuxiliaryDataModule(MVTecAD(root, "bolt", num_workers=0), num_workers=0)
     with pytest.raises(ValueError, match=message):
-        engine.fit(model, datamodule=module)
+        engine(max_epochs=1).fit(model, datamodule=AuxiliaryDataModule(mvtec(root), num_workers=0))
 
 
 def test_many_faults_are_counted_and_some_named(root: Path) -> None:
     for path in (root / "bolt/test").rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"^9 of 9 training images .* And 4 more\.$"):
-        auxiliary(root)
+        auxiliary(mvtec(root))
 
 
 @pytest.mark.parametrize("level", [1, 7, 255])
@@ -214,26 +162,18 @@ def test_every_value_of_a_mask_but_0_is_a_defect(root: Path, level: int, dtype: 
         mask = np.where(np.asarray(Image.open(path)) > 0, level, 0).astype(dtype)
         path.unlink()
         Image.fromarray(mask).save(path.with_suffix(".tif"))
-    (folder,) = {path.parent for path in paths}
-    data = Folder(
-        "bolt", root=root / "bolt", normal_dir="test/good", abnormal_dir="test/scratch", mask_dir=folder, num_workers=0
-    )
-    module = AuxiliaryDataModule(data, mosaic_probability=0.0, num_workers=0)
-    module.setup("fit")
-    found = {item.image_path: item.gt_mask.numpy() > 0 for item in module.train_data if item.gt_label}
+    found = {
+        item.image_path: item.gt_mask.numpy() > 0 for item in auxiliary(with_masks(root)).train_data if item.gt_label
+    }
     np.testing.assert_array_equal([found[path] for path in sorted(found)], expected)
 
 
 def test_masks_with_loss_are_called_so(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder,) = {path.parent for path in masks(root)}
     for path in masks(root):
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
-    data = Folder(
-        "bolt", root=root / "bolt", normal_dir="test/good", abnormal_dir="test/scratch", mask_dir=folder, num_workers=0
-    )
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
-        AuxiliaryDataModule(data, num_workers=0).setup("fit")
+        auxiliary(with_masks(root))
     assert "5 masks are JPEG files, such as" in caplog.text
 
 
@@ -242,28 +182,27 @@ def test_16_bit_images_are_trained_on_with_all_their_levels(root: Path) -> None:
     path = root / "bolt/test/good/000.png"
     levels = np.asarray(Image.open(path).convert("L"))
     Image.fromarray(levels.astype(np.uint16) * 257).save(path)
-    item = next(item for item in auxiliary(root).train_data if item.image_path == str(path))
+    item = next(item for item in auxiliary(mvtec(root)).train_data if item.image_path == str(path))
     np.testing.assert_allclose(item.image[0] * 255, levels, atol=1e-3)
 
 
 def test_a_file_twice_is_two_samples(root: Path) -> None:
     shutil.copy(root / "bolt/test/good/000.png", root / "bolt/test/good/copy.png")
-    assert len(auxiliary(root).train_data) == 10
+    assert len(auxiliary(mvtec(root)).train_data) == 10
 
 
 # --- references ---
 
 
 def test_copies_of_a_reference_are_not_held_out_against_each_other(
-    tiny_arguments: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_model: Models, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An image compared with its own copy is at distance 0, which would make thresholds too low."""
     originals = sorted((BOLT / "train" / "good").iterdir())[:2]
     copies = [Path(shutil.copy(path, tmp_path / f"copy_of_{path.name}")) for path in originals]
 
     def threshold(*paths: Path) -> float:
-        few = {"k_shot": len(paths), "few_shot_source": [str(path) for path in paths], "class_name": "bolt"}
-        model = AprilGan(**tiny_arguments, **few, visualizer=False)
+        model = make_model(k_shot=len(paths), few_shot_source=[str(path) for path in paths], class_name="bolt")
         model.prepare()
         return float(model.post_processor.pixel_threshold)
 

@@ -18,8 +18,11 @@ from packaging.version import Version
 from safetensors.torch import load_file
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.clip.encoder import DEMO_CONFIG, DEMO_WEIGHTS, ClipEncoder, find_weights
+from anomalib_aprilgan.clip.configuration import DEMO_CONFIG
+from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.weights import DEMO_WEIGHTS, find_weights
 from anomalib_aprilgan.prompts import PromptEnsemble
+from conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +47,22 @@ def test_open_clip_makes_the_same_of_it(encoder: ClipEncoder) -> None:
     state["token_embedding.weight"] = torch.zeros(49408, rows.shape[1])
     state["token_embedding.weight"][state.pop("token_embedding.ids").long()] = rows
     clip.load_state_dict(state)
-    images, sentences = torch.randn(2, 3, 224, 224), ["a photo of a damaged bottle.", "moon"]
+    images, prompts = torch.randn(2, 3, 224, 224), ["a photo of a damaged bottle.", "moon"]
     with torch.no_grad():
         torch.testing.assert_close(encoder(images)[0], clip.encode_image(images), atol=1e-5, rtol=1e-5)
-        expected = clip.encode_text(SimpleTokenizer()(sentences))
-    torch.testing.assert_close(encoder.encode_text(sentences), expected, atol=1e-5, rtol=1e-5)
+        expected = clip.encode_text(SimpleTokenizer()(prompts))
+    torch.testing.assert_close(encoder.encode_text(prompts), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_captions_had_every_token_of_the_ensemble() -> None:
     known = set(load_file(DEMO_WEIGHTS)["token_embedding.ids"].tolist())
-    normal, abnormal = PromptEnsemble.from_yaml().sentences("object")
+    normal, abnormal = PromptEnsemble.from_yaml().prompts_about("object")
     assert set(SimpleTokenizer()([*normal, *abnormal]).unique().tolist()) <= known
 
 
 def test_unknown_words_leave_the_states_apart(encoder: ClipEncoder) -> None:
-    sentences = [f"a photo of a {state} flibbertigibbet." for state in ("flawless", "perfect", "damaged", "broken")]
-    features = torch.nn.functional.normalize(encoder.encode_text(sentences), dim=-1)
+    prompts = [f"a photo of a {state} flibbertigibbet." for state in ("flawless", "perfect", "damaged", "broken")]
+    features = torch.nn.functional.normalize(encoder.encode_text(prompts), dim=-1)
     alike = features @ features.T
     assert min(alike[0, 1], alike[2, 3]) > alike[:2, 2:].max() + 0.1
 
@@ -69,15 +72,14 @@ def test_weights_of_another_backbone_are_not_meant() -> None:
         AprilGan("ViT-B-32", "demo", 224, adapters=None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(Version(version("open_clip_torch")) < Version("3"), reason="the script needs open_clip 3")
 def test_training_runs(tmp_path: Path) -> None:
     """A few steps of each phase write a file that is a CLIP."""
     output = tmp_path / "clip.safetensors"
-    script = Path(__file__).parents[2] / "tools" / "train_demo_clip" / "train.py"
-    process = subprocess.run(
-        [sys.executable, script, "--output", output, "--scale", "0.0003"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    script = ROOT / "tools" / "train_demo_clip" / "train.py"
+    command = [sys.executable, script, "--output", output, "--scale", "0.0003"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr
     trained, packaged = load_file(output), load_file(DEMO_WEIGHTS)
     assert {name: each.shape for name, each in trained.items()} == {name: each.shape for name, each in packaged.items()}

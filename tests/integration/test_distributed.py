@@ -8,18 +8,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from anomalib.data import ImageBatch
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import TensorDataset
 
-from anomalib_aprilgan.components.distributed_evaluation import unrepeated
+import distributed_training
 from anomalib_aprilgan.data.auxiliary_dataset import EpochSampler
-
-PROGRAM = Path(__file__).parent / "distributed_training.py"
+from conftest import Models
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +23,16 @@ def results(tiny_arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> d
     """State dict, last loss and test metrics of one process, and of each of two."""
     folder = tmp_path_factory.mktemp("distributed")
     arguments = {name: value for name, value in tiny_arguments.items() if name != "adapters"}
+    distributed_training.main(arguments, 1, folder)
     (folder / "arguments.json").write_text(json.dumps(arguments))
-    for n_devices in (1, 2):
-        command = [sys.executable, "-W", "ignore", PROGRAM, folder / "arguments.json", str(n_devices), folder]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-        assert process.returncode == 0, process.stderr
+    program = [distributed_training.__file__, folder / "arguments.json", "2", folder]
+    command, environment = [sys.executable, "-W", "ignore", *program], {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert process.returncode == 0, process.stderr
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["2-0", "2-1"])
 def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
     """Nine test images: one of the processes is given one of them again."""
@@ -51,29 +48,12 @@ def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
     torch.testing.assert_close(one["loss"], other["loss"])
 
 
-def test_training_changed_the_adapters(results: dict[str, dict], tiny_arguments: dict) -> None:
+@pytest.mark.slow
+def test_training_changed_the_adapters(results: dict[str, dict], make_model: Models) -> None:
     """Else equal weights would prove nothing."""
-    from anomalib_aprilgan import AprilGan
-
-    fresh = AprilGan(**{**tiny_arguments, "adapters": None}).state_dict()
     name = "model.adapters.fc.0.weight"
-    assert (results["2-0"]["state"][name] - fresh[name]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-@pytest.mark.parametrize("n_images", [4, 5, 7, 8])
-def test_every_image_counts_once(n_images: int, batch_size: int) -> None:
-    counted = []
-    for rank in range(3):
-        dataset = TensorDataset(torch.arange(n_images))
-        sampler = DistributedSampler(dataset, 3, rank, shuffle=False)
-        loader = DataLoader(dataset, batch_size, sampler=sampler)
-        trainer = SimpleNamespace(testing=False, val_dataloaders=[loader])
-        for batch_idx, (numbers,) in enumerate(loader):
-            batch = ImageBatch(image=torch.zeros(len(numbers), 3, 2, 2), image_path=[str(int(i)) for i in numbers])
-            own = unrepeated(batch, trainer, batch_idx)
-            counted += [] if own is None else own.image_path
-    assert sorted(map(int, counted)) == list(range(n_images))
+    before, after = make_model(adapters=None).state_dict()[name], results["2-0"]["state"][name]
+    assert (after - before).abs().max() > 1e-3
 
 
 def test_processes_together_train_on_the_batches_of_one() -> None:

@@ -4,85 +4,56 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD
-from anomalib.engine import Engine
 
-from anomalib_aprilgan import AprilGan
-from conftest import GOLDEN
+from conftest import DATASET, Engines, Models, golden_data
 
 IMAGE_METRICS = {"image_AUROC": "auroc_sp", "image_F1Max": "f1_sp", "image_AUPR": "ap_sp"}
 PIXEL_METRICS = {"pixel_AUROC": "auroc_px", "pixel_F1Max": "f1_px", "pixel_AUPR": "ap_px"}
+NAMES = {0: "zero", 1: "few1", 2: "few2"}  # of the goldens' arrays, by the number of shots
 
 
-def datamodule(category: str, **kwargs: object) -> MVTecAD:
-    return MVTecAD(
-        root=GOLDEN / "dataset", category=category, train_batch_size=4, eval_batch_size=4, num_workers=0, **kwargs
-    )
+@pytest.fixture
+def model(make_model: Models, golden: dict, shots: int, category: str) -> Models:
+    """Makes the model with the references of the goldens."""
+    references = [str(DATASET / path) for path in golden.get(f"few{shots}/references", []) if path.startswith(category)]
+    return lambda **options: make_model(k_shot=shots, few_shot_source=references or None, **options)
 
 
-def golden_references(golden: dict, shots: int, category: str) -> list[str] | None:
-    if shots == 0:
-        return None
-    return [str(GOLDEN / "dataset" / path) for path in golden[f"few{shots}/references"] if path.startswith(category)]
-
-
-def engine(folder: Path) -> Engine:
-    return Engine(
-        default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, barebones=False
-    )
-
-
-@pytest.mark.parametrize("shots", [0, 1, 2])
+@pytest.mark.parametrize("shots", NAMES)
 @pytest.mark.parametrize("category", ["bolt", "fabric"])
-def test_metrics(tiny_arguments: dict, golden: dict, tmp_path: Path, shots: int, category: str) -> None:
-    model = AprilGan(
-        **tiny_arguments,
-        k_shot=shots,
-        few_shot_source=golden_references(golden, shots, category),
-        visualizer=False,
-    )
-    (results,) = engine(tmp_path).test(model, datamodule=datamodule(category))
-    expected = {
-        name.rsplit("/")[-1]: golden[name][list(golden["metrics/categories"]).index(category)]
-        for name in golden
-        if name.startswith(f"{f'few{shots}' if shots else 'zero'}/metrics/")
-    }
+def test_metrics(model: Models, engine: Engines, golden: dict, shots: int, category: str) -> None:
+    (results,) = engine().test(model(), datamodule=golden_data(category, eval_batch_size=4))
+    index = list(golden["metrics/categories"]).index(category)
     for names, tolerance in ((IMAGE_METRICS, 0.05), (PIXEL_METRICS, 0.02)):
         for ours, theirs in names.items():
-            assert results[ours] == pytest.approx(expected[theirs], abs=tolerance + 1e-6), ours
+            expected = golden[f"{NAMES[shots]}/metrics/{theirs}"][index]
+            assert results[ours] == pytest.approx(expected, abs=tolerance + 1e-6), ours
     assert 0 <= results["pixel_AUPRO"] <= 1
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_maps(tiny_arguments: dict, golden: dict, tmp_path: Path, shots: int) -> None:
+@pytest.mark.parametrize("category", ["bolt", "fabric"])
+def test_maps(model: Models, engine: Engines, golden: dict, shots: int, category: str) -> None:
     """Tensor resizing moves maps a little; the rest of the pipeline must not."""
-    name = f"few{shots}" if shots else "zero"
-    for category in ("bolt", "fabric"):
-        source = golden_references(golden, shots, category)
-        model = AprilGan(**tiny_arguments, k_shot=shots, few_shot_source=source, visualizer=False, post_processor=False)
-        batches = engine(tmp_path).predict(model, datamodule=datamodule(category))
-        maps = {path: item for batch in batches for path, item in zip(batch.image_path, batch.anomaly_map, strict=True)}
-        for path, expected in zip(golden["image_paths"], golden[f"{name}/anomaly_maps"], strict=True):
-            if path.startswith(category):
-                difference = (maps[str(GOLDEN / "dataset" / path)] - torch.from_numpy(expected)).abs()
-                assert difference.max() < 3e-2
-                assert difference.mean() < 5e-3
+    batches = engine().predict(model(post_processor=False), datamodule=golden_data(category, eval_batch_size=4))
+    maps = {path: item for batch in batches for path, item in zip(batch.image_path, batch.anomaly_map, strict=True)}
+    for path, expected in zip(golden["image_paths"], golden[f"{NAMES[shots]}/anomaly_maps"], strict=True):
+        if path.startswith(category):
+            difference = (maps[str(DATASET / path)] - torch.from_numpy(expected)).abs()
+            assert difference.max() < 3e-2
+            assert difference.mean() < 5e-3
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_default_post_processor_keeps_metrics(tiny_arguments: dict, tmp_path: Path, shots: int) -> None:
-    arguments = {**tiny_arguments, "k_shot": shots, "visualizer": False}
-    model = AprilGan(**arguments)
-    (normalized,) = engine(tmp_path).test(model, datamodule=datamodule("bolt"))
-    raw_model = AprilGan(**arguments, post_processor=False)
+def test_default_post_processor_keeps_metrics(make_model: Models, engine: Engines, shots: int) -> None:
+    model, raw_model = make_model(k_shot=shots), make_model(k_shot=shots, post_processor=False)
+    (normalized,) = engine().test(model, datamodule=golden_data(eval_batch_size=4))
     # The bounds of the few-shot score are the post-processor's work; use the same ones.
     raw_model.model.setup = _with_bounds(raw_model.model, model.model.score_bounds.clone())
-    (raw,) = engine(tmp_path).test(raw_model, datamodule=datamodule("bolt"))
+    (raw,) = engine().test(raw_model, datamodule=golden_data(eval_batch_size=4))
     for name, value in normalized.items():
         np.testing.assert_allclose(value, raw[name], atol=1e-6, err_msg=name)
 

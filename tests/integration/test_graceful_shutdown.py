@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM in the middle of training, validation, testing and prediction; going on from there."""
+"""Ctrl-C and SIGTERM in the middle of training, validation, testing and prediction; resuming."""
 
 from __future__ import annotations
 
@@ -10,47 +10,46 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
 from anomalib_aprilgan.components.graceful_shutdown import INTERRUPTED
-from conftest import GOLDEN
+from conftest import DATASET, GOOD, ROOT, Engines, Models, golden_data
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
-ROOT = Path(__file__).parents[2]
-DATASET = GOLDEN / "dataset"
-GOOD = DATASET / "bolt" / "test" / "good"
+Run = Callable[..., Engine]
+with_each_signal = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+)
 
 
-def run(
-    action: str, arguments: dict, folder: str | Path, ckpt_path: Path | None = None, callbacks: tuple = ()
-) -> Engine:
-    """Two epochs of five batches and a validation each; or a test or a prediction of one image at a time."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    engine = Engine(default_root_dir=folder, accelerator="cpu", max_epochs=2, callbacks=list(callbacks), **quiet)
-    target = MVTecAD(DATASET, "fabric", eval_batch_size=1, num_workers=0)
-    model = AprilGan(**arguments, visualizer=False)
-    if action == "fit":
-        data = AuxiliaryDataModule(
-            MVTecAD(DATASET, "bolt", num_workers=0), target, ["bolt"], 0.3, train_batch_size=2, num_workers=0
-        )
-        engine.fit(model, datamodule=data, ckpt_path=ckpt_path)
-    elif action == "test":
-        engine.test(model, datamodule=target)
-    else:
-        engine.predict(model, data_path=GOOD)
-    return engine
+@pytest.fixture(scope="module")
+def run(make_model: Models, engine: Engines) -> Run:
+    """Runs two epochs of five batches and a validation each; or a test or a prediction of one image at a time."""
+
+    def run(action: str, folder: Path, ckpt_path: Path | None = None, **options: object) -> Engine:
+        host, target = engine(folder, max_epochs=2, **options), golden_data("fabric", eval_batch_size=1)
+        if action == "fit":
+            batches = {"mosaic_probability": 0.3, "train_batch_size": 2, "num_workers": 0}
+            data = AuxiliaryDataModule(golden_data(), target, ["bolt"], **batches)
+            host.fit(make_model(adapters=None), datamodule=data, ckpt_path=ckpt_path)
+        elif action == "test":
+            host.test(make_model(), datamodule=target)
+        else:
+            host.predict(make_model(), data_path=GOOD)
+        return host
+
+    return run
 
 
-def signals_at(hook: str, call: int, numbers: list[signal.Signals]) -> Callback:
+def signals_at(hook: str, call: int, numbers: Iterable[signal.Signals]) -> Callback:
     """Sends this process the signals at a hook's ``call``."""
     calls = iter(range(1, 1000))
 
@@ -62,10 +61,10 @@ def signals_at(hook: str, call: int, numbers: list[signal.Signals]) -> Callback:
     return type("Signals", (Callback,), {hook: send})()
 
 
-def interrupted(action: str, arguments: dict, folder: Path, hook: str, call: int, numbers: list[signal.Signals]) -> int:
+def interrupted(run: Run, action: str, folder: Path, hook: str, call: int, *numbers: signal.Signals) -> int:
     """The exit status of an action that gets the signals at a hook's ``call``."""
     with pytest.raises(SystemExit) as end:
-        run(action, arguments, folder, callbacks=[signals_at(hook, call, numbers)])
+        run(action, folder, callbacks=[signals_at(hook, call, numbers)])
     return end.value.code
 
 
@@ -82,24 +81,16 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def arguments(tiny_arguments: dict) -> dict:
-    return {**tiny_arguments, "adapters": None}
-
-
-@pytest.fixture(scope="module")
-def unbroken(arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """Everything that an unbroken training makes: adapters, thresholds, ranges."""
-    return state(run("fit", arguments, tmp_path_factory.mktemp("unbroken")))
+def uninterrupted(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Everything that an uninterrupted training makes: adapters, thresholds, ranges."""
+    return state(run("fit", tmp_path_factory.mktemp("uninterrupted")))
 
 
 def state(engine: Engine) -> dict[str, torch.Tensor]:
-    module = {name: value for name, value in engine.model.state_dict().items() if "encoder" not in name}
-    return {name: value.clone() for name, value in module.items()}
+    return {name: value.clone() for name, value in engine.model.state_dict().items() if "encoder" not in name}
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
-)
+@with_each_signal
 @pytest.mark.parametrize(
     ("hook", "call"),
     [
@@ -110,9 +101,9 @@ def state(engine: Engine) -> dict[str, torch.Tensor]:
     ],
     ids=["first epoch", "second epoch, in a step", "last batch", "validation"],
 )
-def test_a_training_goes_on_where_it_was_stopped(
-    arguments: dict,
-    unbroken: dict,
+def test_a_training_resumes_where_it_was_stopped(
+    run: Run,
+    uninterrupted: dict,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     number: signal.Signals,
@@ -120,47 +111,41 @@ def test_a_training_goes_on_where_it_was_stopped(
     hook: str,
     call: int,
 ) -> None:
-    assert interrupted("fit", arguments, tmp_path, hook, call, [number]) == status
-    assert f"It goes on from there with `--ckpt_path {tmp_path}" in caplog.text
+    assert interrupted(run, "fit", tmp_path, hook, call, number) == status
+    assert f"Resume it with `--ckpt_path {tmp_path}" in caplog.text
     (kept,) = tmp_path.rglob(INTERRUPTED)
-    resumed = state(run("fit", arguments, tmp_path / "resumed", ckpt_path=kept))
-    assert resumed.keys() == unbroken.keys()
+    resumed = state(run("fit", tmp_path / "resumed", ckpt_path=kept))
+    assert resumed.keys() == uninterrupted.keys()
     for name, value in resumed.items():
-        torch.testing.assert_close(value, unbroken[name], atol=0, rtol=0, equal_nan=True, msg=name)
+        torch.testing.assert_close(value, uninterrupted[name], atol=0, rtol=0, equal_nan=True, msg=name)
 
 
-def test_what_an_interruption_keeps_is_a_model(arguments: dict, tmp_path: Path) -> None:
-    interrupted("fit", arguments, tmp_path, "on_train_batch_start", 3, [signal.SIGINT])
+def test_what_an_interruption_keeps_is_a_model(run: Run, make_model: Models, engine: Engines, tmp_path: Path) -> None:
+    interrupted(run, "fit", tmp_path, "on_train_batch_start", 3, signal.SIGINT)
     (kept,) = tmp_path.rglob(INTERRUPTED)
-    model = AprilGan(**{**arguments, "adapters": str(kept)}, class_name="bolt", visualizer=False)
-    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
-    assert len(engine.predict(model, data_path=GOOD)) == len(list(GOOD.iterdir()))
+    model = make_model(adapters=str(kept), class_name="bolt")
+    assert len(engine().predict(model, data_path=GOOD)) == len(list(GOOD.iterdir()))
 
 
-def test_a_second_signal_ends_at_once(arguments: dict, tmp_path: Path) -> None:
-    signals = [signal.SIGINT, signal.SIGINT]
-    assert interrupted("fit", arguments, tmp_path, "on_before_optimizer_step", 2, signals) == 1
+def test_a_second_signal_ends_at_once(run: Run, tmp_path: Path) -> None:
+    assert interrupted(run, "fit", tmp_path, "on_before_optimizer_step", 2, signal.SIGINT, signal.SIGINT) == 1
     assert not list(tmp_path.rglob(INTERRUPTED))
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
-)
+@with_each_signal
 def test_a_test_ends_at_once_and_keeps_its_calibration(
-    tiny_arguments: dict, tmp_path: Path, number: signal.Signals, status: int
+    run: Run, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    assert interrupted("test", tiny_arguments, tmp_path, "on_test_batch_end", 2, [number]) == status
+    assert interrupted(run, "test", tmp_path, "on_test_batch_end", 2, number) == status
     (kept,) = tmp_path.rglob("calibrated.ckpt")
     assert AprilGan.load_from_checkpoint(kept, visualizer=False).post_processor.image_threshold.isfinite()
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 128 + signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
-)
+@with_each_signal
 def test_a_prediction_ends_at_once_and_keeps_its_table(
-    tiny_arguments: dict, tmp_path: Path, number: signal.Signals, status: int
+    run: Run, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    assert interrupted("predict", tiny_arguments, tmp_path, "on_predict_batch_start", 3, [number]) == status
+    assert interrupted(run, "predict", tmp_path, "on_predict_batch_start", 3, number) == status
     (table,) = tmp_path.rglob("predictions.csv")
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -169,17 +154,19 @@ def test_a_prediction_ends_at_once_and_keeps_its_table(
 
 
 @pytest.mark.parametrize("action", ["fit", "test", "predict"])
-def test_signals_are_given_back(arguments: dict, tmp_path: Path, action: str) -> None:
+def test_signals_are_given_back(run: Run, tmp_path: Path, action: str) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    run(action, arguments, tmp_path)
+    run(action, tmp_path)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_in_a_process_of_its_own(arguments: dict, tmp_path: Path) -> None:
-    """What the shell sees, and the command that goes on."""
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tiny_arguments: dict, tmp_path: Path) -> None:
+    """What the shell sees, and the command that resumes."""
+    arguments = {**tiny_arguments, "adapters": None, "visualizer": False}
     data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(DATASET), "num_workers": 0}}
     config = {
-        "model": {"class_path": "anomalib_aprilgan.AprilGan", "init_args": {**arguments, "visualizer": False}},
+        "model": {"class_path": "anomalib_aprilgan.AprilGan", "init_args": arguments},
         "data": {
             "class_path": "anomalib_aprilgan.AuxiliaryDataModule",
             "init_args": {"auxiliary": data, "categories": ["bolt"], "train_batch_size": 2, "num_workers": 0},

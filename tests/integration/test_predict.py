@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import builtins
 import csv
 import logging
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +18,12 @@ import pytest
 import torch
 from anomalib.cli.cli import main
 from anomalib.data import Folder
-from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_aprilgan import AprilGan
-from bad_files import write_bad
-from conftest import GOLDEN
+from bad_files import gray_levels, save_turned, write_bad
+from conftest import BOLT, GOOD, Engines, Models
 
-BOLT = GOLDEN / "dataset" / "bolt"
+NORMAL = {"normal_dir": "train/good", "normal_test_dir": "test/good"}
 Anomalib = Callable[..., Path]
 
 
@@ -42,11 +42,6 @@ def anomalib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_arguments: di
         return max((tmp_path / "results" / "AprilGan").rglob("images"), key=lambda path: path.stat().st_mtime).parent
 
     return run
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
 
 
 def rows(results: Path) -> list[dict[str, str]]:
@@ -71,57 +66,73 @@ def test_predict_nested_folders_with_other_files_and_bad_images(
 ) -> None:
     """Pictures of images with the same name are kept apart; what is no image is named and does not stop the rest."""
     parts = tmp_path / "parts"
-    for folder in ("a/left", "b/left"):
-        shutil.copytree(BOLT / "test" / "good", parts / folder)
+    for side in ("a/left", "b/left"):
+        shutil.copytree(GOOD, parts / side)
     (parts / "notes.txt").write_text("no image")
     (parts / "a" / "list.csv").write_text("000.png,ok")
     bad = write_bad(parts / "b")
     results = anomalib("predict", "--model.class_name=bolt", "--data", parts)
     written = {str(path.relative_to(results / "images")) for path in results.rglob("*.png")}
-    names = [path.name for path in sorted((BOLT / "test" / "good").iterdir())]
-    assert written == {f"parts/{folder}/left/{name}" for folder in "ab" for name in names}
+    names = [path.name for path in sorted((GOOD).iterdir())]
+    assert written == {f"parts/{side}/left/{name}" for side in "ab" for name in names}
     assert len(rows(results)) == 2 * len(names)
     assert all(str(path) in caplog.text for path in bad.values())
 
 
-def test_predict_a_single_bad_file(anomalib: Anomalib, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"None of the files .*text\.png' can't be read as an image"):
-        anomalib("predict", "--data", write_bad(tmp_path)["text"])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_every_file_is_opened_at_most_twice(
+    make_model: Models, engine: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalized: bool
+) -> None:
+    """To check it, and to decode it for the model and the visualization."""
+    parts = Path(shutil.copytree(BOLT / "test" / "good", tmp_path / "parts"))
+    save_turned(parts / "turned.png", 6)
+    Image.fromarray(gray_levels()).save(parts / "deep.png")
+    images, bad = [*parts.iterdir()], [*write_bad(parts).values()]
+    opened, builtin = Counter(), open
+    monkeypatch.setattr(builtins, "open", lambda path, *rest: opened.update([str(path)]) or builtin(path, *rest))
+    engine(tmp_path).predict(make_model(class_name="bolt", post_processor=normalized, visualizer=True), data_path=parts)
+    monkeypatch.undo()
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == len(images)
+    assert {opened[str(path)] for path in images} == {2}
+    assert {opened[str(path)] for path in bad} == {1}
 
 
-def test_predict_an_empty_folder(anomalib: Anomalib, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.png", r"None of the files .*text\.png' can't be read as an image"),
+        ("empty", r"Found 0 images in .*empty"),
+    ],
+)
+def test_predict_without_any_image(anomalib: Anomalib, tmp_path: Path, name: str, message: str) -> None:
+    write_bad(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"Found 0 images in .*empty"):
-        anomalib("predict", "--data", tmp_path / "empty")
+    with pytest.raises(ValueError, match=message):
+        anomalib("predict", "--data", tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("name", "message"), [(" ", "must be a word"), ("very " * 300 + "long", "more than CLIP's 77")]
 )
-def test_class_names_that_are_none(tiny_arguments: dict, engine: Engine, name: str, message: str) -> None:
+def test_class_names_that_are_none(make_model: Models, engine: Engines, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        engine.predict(AprilGan(**tiny_arguments, class_name=name), data_path=BOLT / "test" / "good")
+        engine().predict(make_model(class_name=name), data_path=GOOD)
 
 
-def test_16_bits_predict_as_8_bits(tiny_arguments: dict, engine: Engine, tmp_path: Path) -> None:
+def test_16_bits_predict_as_8_bits(make_model: Models, engine: Engines, tmp_path: Path) -> None:
     """The same picture in both depths gives the same score."""
-    levels = np.asarray(Image.open(BOLT / "test" / "good" / "000.png").convert("L"))
-    folder = tmp_path / "depths"
-    folder.mkdir()
-    Image.fromarray(levels).save(folder / "8.png")
-    Image.fromarray(levels.astype(np.uint16) * 257).save(folder / "16.png")
-    model = AprilGan(**tiny_arguments, class_name="bolt")
-    first, second = engine.predict(model, data_path=folder)
+    levels = np.asarray(Image.open(GOOD / "000.png").convert("L"))
+    Image.fromarray(levels).save(tmp_path / "8.png")
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    first, second = engine().predict(make_model(class_name="bolt", visualizer=True), data_path=tmp_path)
     torch.testing.assert_close(first.anomaly_map, second.anomaly_map)
 
 
-def test_1x1_and_8000x6000_images(tiny_arguments: dict, engine: Engine, tmp_path: Path) -> None:
-    folder = tmp_path / "sizes"
-    folder.mkdir()
+@pytest.mark.slow
+def test_1x1_and_8000x6000_images(make_model: Models, engine: Engines, tmp_path: Path) -> None:
     for size in ((1, 1), (8000, 6000)):
-        Image.new("RGB", size, (90, 120, 60)).save(folder / f"{size[0]}.png", compress_level=1)
-    model = AprilGan(**tiny_arguments, class_name="bolt", visualizer=False)
-    first, second = engine.predict(model, data_path=folder)
+        Image.new("RGB", size, (90, 120, 60)).save(tmp_path / f"{size[0]}.png", compress_level=1)
+    first, second = engine().predict(make_model(class_name="bolt"), data_path=tmp_path)
     torch.testing.assert_close(first.pred_score, second.pred_score)  # both are one colour
 
 
@@ -129,26 +140,23 @@ def test_1x1_and_8000x6000_images(tiny_arguments: dict, engine: Engine, tmp_path
 
 
 def folder(**kwargs: object) -> Folder:
-    return Folder("parts", root=BOLT, train_batch_size=4, eval_batch_size=4, num_workers=0, **kwargs)
+    return Folder("parts", root=BOLT, **NORMAL, train_batch_size=4, eval_batch_size=4, num_workers=0, **kwargs)
 
 
 @pytest.mark.parametrize("shots", [0, 2])
 @pytest.mark.parametrize("action", ["test", "train"])
 def test_only_normal_images(
-    tiny_arguments: dict, engine: Engine, caplog: pytest.LogCaptureFixture, shots: int, action: str
+    make_model: Models, engine: Engines, caplog: pytest.LogCaptureFixture, shots: int, action: str
 ) -> None:
-    data = folder(normal_dir="train/good", normal_test_dir="test/good")
-    model = AprilGan(**tiny_arguments, k_shot=shots, visualizer=False)
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
-        (metrics,) = getattr(engine, action)(model, datamodule=data)
+        (metrics,) = getattr(engine(), action)(make_model(k_shot=shots), datamodule=folder())
     assert metrics == {}
     assert "image_AUROC" in caplog.text
 
 
 @pytest.mark.parametrize("shots", [0, 2])
-def test_defects_without_masks(tiny_arguments: dict, engine: Engine, shots: int) -> None:
-    data = folder(normal_dir="train/good", normal_test_dir="test/good", abnormal_dir="test/scratch")
-    (metrics,) = engine.test(AprilGan(**tiny_arguments, k_shot=shots, visualizer=False), datamodule=data)
+def test_defects_without_masks(make_model: Models, engine: Engines, shots: int) -> None:
+    (metrics,) = engine().test(make_model(k_shot=shots), datamodule=folder(abnormal_dir="test/scratch"))
     assert set(metrics) == {"image_AUROC", "image_F1Max", "image_AUPR"}
 
 
@@ -156,7 +164,7 @@ def test_defects_without_masks(tiny_arguments: dict, engine: Engine, shots: int)
 def test_folder_of_normal_images_on_the_command_line(
     anomalib: Anomalib, caplog: pytest.LogCaptureFixture, command: str
 ) -> None:
-    data = {"name": "parts", "root": BOLT, "normal_dir": "train/good", "normal_test_dir": "test/good", "num_workers": 0}
+    data = {"name": "parts", "root": BOLT, **NORMAL, "num_workers": 0}
     with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
         results = anomalib(command, "--model.k_shot=2", "--data=Folder", *(f"--data.{k}={v}" for k, v in data.items()))
     assert list(results.glob("images/**/*.png"))

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_aprilgan import AprilGan, app, cli
+from anomalib_aprilgan import app, cli
 from anomalib_aprilgan.clip.weights import read_state_dict
-from anomalib_aprilgan.comparison import components, figures
-from anomalib_aprilgan.comparison.grid import DataSpec, Job, picture_path
+from anomalib_aprilgan.comparison import datasets
+from anomalib_aprilgan.comparison.grid import DataSpec, Job
+from anomalib_aprilgan.comparison.thumbnails import read_thumbnails, thumbnails_path
 from anomalib_aprilgan.prompts import PromptEnsemble
 from bad_files import Malicious
-from conftest import GOLDEN
+from conftest import GOOD, Engines, Models
 
 PACKAGE = Path(app.__file__).parent
 FORBIDDEN = {"eval", "exec", "pickle.load", "pickle.loads", "marshal.loads", "os.system", "yaml.load", "yaml.full_load"}
@@ -64,15 +64,12 @@ def test_code_in_prompts_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "ran" not in capsys.readouterr().out
 
 
-def test_code_in_pictures_does_not_run(tmp_path: Path) -> None:
-    """The maps that a comparison keeps for figures."""
-    path = picture_path(tmp_path, Job("m", "d", "c", 0, 0))
+def test_code_in_thumbnails_does_not_run(tmp_path: Path) -> None:
+    path = thumbnails_path(tmp_path, Job("m", "d", "c", 0, 0))
     path.parent.mkdir()
     np.savez(path, maps=np.array([Malicious()], dtype=object))
-    source = inspect.getsource(figures)
-    assert "allow_pickle" not in source
-    with np.load(path) as arrays, pytest.raises(ValueError, match="allow_pickle=False"):
-        arrays["maps"]
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_thumbnails(path)
 
 
 @pytest.mark.parametrize("category", ["../secret", "/etc", "bolt/../../secret"])
@@ -81,27 +78,25 @@ def test_categories_stay_in_their_root(tmp_path: Path, category: str) -> None:
     (tmp_path / "secret" / "test" / "good").mkdir(parents=True)
     spec = DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path / "data")}, [category])
     with pytest.raises(ValueError, match=r"`datasets\.parts\.categories` must be names of folders in"):
-        components.prepare(spec, "parts")
+        datasets.prepare_categories(spec, "parts")
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a/b\\c:d"])
 def test_names_stay_in_the_output_folder(tmp_path: Path, name: str) -> None:
-    path = picture_path(tmp_path, Job(name, name, name, 0, 0))
+    path = thumbnails_path(tmp_path, Job(name, name, name, 0, 0))
     assert path.resolve().parent == (tmp_path / "pictures").resolve()
 
 
 def test_pictures_stay_in_the_folder_of_results(
-    tiny_arguments: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_model: Models, engine: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those of images that are named by a path that goes up."""
     (tmp_path / "here").mkdir()
     (tmp_path / "parts").mkdir()
-    image = GOLDEN / "dataset/bolt/test/good/000.png"
-    Image.open(image).save(tmp_path / "parts" / "000.png")
-    (tmp_path / "parts" / "link.png").symlink_to(image)
+    Image.open(GOOD / "000.png").save(tmp_path / "parts" / "000.png")
+    (tmp_path / "parts" / "link.png").symlink_to(GOOD / "000.png")
     monkeypatch.chdir(tmp_path / "here")
-    engine = Engine(default_root_dir="results", accelerator="cpu", logger=False, enable_progress_bar=False)
-    engine.predict(AprilGan(**tiny_arguments, class_name="bolt"), data_path="../parts")
+    engine("results").predict(make_model(class_name="bolt", visualizer=True), data_path="../parts")
     outside = [path for path in tmp_path.rglob("*.png") if "here" not in path.parts and path.parent.name != "parts"]
     assert outside == []
     assert len(list((tmp_path / "here" / "results").rglob("images/**/*.png"))) == 2

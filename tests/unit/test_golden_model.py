@@ -11,8 +11,9 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from torch import Tensor
 
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.maps import map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
-from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
+from anomalib_aprilgan.torch_model import AprilGanModel
 from conftest import GOLDEN, GOLDEN_SIZE, read_pil
 
 CATEGORIES = ("bolt", "fabric")

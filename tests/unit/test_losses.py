@@ -21,14 +21,9 @@ def example() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_focal_loss_equals_a_naive_loop(example: tuple[torch.Tensor, torch.Tensor]) -> None:
     probabilities, masks = example
-    terms = []
-    for normal, abnormal, mask in zip(
-        probabilities[:, 0].flatten().tolist(),
-        probabilities[:, 1].flatten().tolist(),
-        masks.flatten().tolist(),
-        strict=True,
-    ):
-        low, high = 1e-5, 1 - 1e-5
+    terms, (low, high) = [], (1e-5, 1 - 1e-5)
+    pixels = (each.flatten().tolist() for each in (*probabilities.unbind(1), masks))
+    for normal, abnormal, mask in zip(*pixels, strict=True):
         p = (high * abnormal + low * normal if mask else high * normal + low * abnormal) + 1e-5
         terms.append(-((1 - p) ** 2) * math.log(p))
     assert focal_loss(*example).item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)

@@ -1,15 +1,16 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Maps against a naive loop, and their properties."""
+"""Anomaly maps and image scores against naive loops."""
 
 from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from anomalib_aprilgan.maps import few_shot_map, resize, stage_probabilities, zero_shot_map
+from anomalib_aprilgan.maps import few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
 
 SIZE = 15
 
@@ -50,7 +51,6 @@ def test_probabilities_equal_a_naive_loop() -> None:
         normal, abnormal = (naive_resize([row[i : i + 3] for i in (0, 3, 6)], SIZE) for row in logits)
         expected = (abnormal - normal).sigmoid()
         torch.testing.assert_close(actual[image, 1], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(actual.sum(dim=1), torch.ones(2, SIZE, SIZE))
 
 
 def test_text_features_per_image_equal_one_by_one() -> None:
@@ -69,13 +69,42 @@ def test_maps_sum_over_stages_of_different_grids() -> None:
     assert summed.max() <= len(stages)
 
 
-def test_few_shot_map_of_constant_distance_is_constant() -> None:
-    torch.testing.assert_close(few_shot_map([torch.full((1, 9), 0.25)] * 4, SIZE), torch.ones(1, SIZE, SIZE))
-
-
 def test_resize_keeps_corners_and_rows() -> None:
     patches = torch.arange(16.0).reshape(1, 16, 1)
     image = resize(patches, SIZE)[0, 0]
     assert image[0].tolist() == sorted(image[0].tolist())
     assert [image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]] == [0, 3, 12, 15]
     assert math.isclose(image[0, SIZE // 2], 1.5, abs_tol=1e-5)
+
+
+def test_text_score_equals_a_naive_softmax() -> None:
+    embeddings, text = torch.randn(5, 8), F.normalize(torch.randn(2, 8), dim=-1)
+    for embedding, actual in zip(embeddings, text_score(embeddings, text), strict=True):
+        logits = [100 * torch.dot(embedding, row).item() / embedding.norm().item() for row in text]
+        assert math.isclose(actual.item(), 1 / (1 + math.exp(logits[0] - logits[1])), abs_tol=1e-5)
+
+
+def test_text_scores_depend_on_the_direction_of_each_embedding_alone() -> None:
+    """The text features are so close to each other that no probability is 0 or 1."""
+    generator = torch.Generator().manual_seed(2)
+    normal = F.normalize(torch.randn(8, generator=generator), dim=0)
+    text = F.normalize(torch.stack([normal, normal + 0.01 * torch.randn(8, generator=generator)]), dim=-1)
+    embeddings = torch.randn(5, 8, generator=generator)
+    scores = text_score(embeddings, text)
+    assert ((scores > 0.05) & (scores < 0.95)).all()
+    alone = torch.cat([text_score(3 * embedding.unsqueeze(0), text) for embedding in embeddings])
+    torch.testing.assert_close(scores, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "maxima", "bounds", "expected"),
+    [
+        ([0.2, 0.4, 0.6], [1.0, 2.0, 3.0], [1.0, 3.0], [0.1, 0.45, 0.8]),
+        ([0.0, 0.0, 0.0], [3.0, 4.0, 5.0], [1.0, 3.0], [0.5, 0.75, 1.0]),
+        ([0.5], [2.0], [2.0, 2.0], [0.25]),
+    ],
+    ids=["mean of text score and scaled maximum", "maximum beyond the bounds", "equal bounds"],
+)
+def test_few_shot_score(text: list[float], maxima: list[float], bounds: list[float], expected: list[float]) -> None:
+    score = few_shot_score(*map(torch.tensor, (text, maxima, bounds)))
+    torch.testing.assert_close(score, torch.tensor(expected))

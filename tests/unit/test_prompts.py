@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from anomalib_aprilgan.prompts import REPORT_PROMPTS, PromptEnsemble, text_features
+from anomalib_aprilgan.prompts import PAPER_PROMPTS, PromptEnsemble, text_features
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -20,8 +20,8 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_the_report_has_7_and_5_states_and_35_templates() -> None:
-    normal, abnormal = PromptEnsemble.from_yaml().sentences("bottle")
+def test_the_paper_has_7_and_5_states_and_35_templates() -> None:
+    normal, abnormal = PromptEnsemble.from_yaml().prompts_about("bottle")
     assert (len(normal), len(abnormal)) == (7 * 35, 5 * 35)
     assert normal[0] == "a bad photo of a bottle."
     assert abnormal[0] == "a bad photo of a damaged bottle."
@@ -31,12 +31,15 @@ def test_the_report_has_7_and_5_states_and_35_templates() -> None:
 
 def test_class_names_replace_the_category(tmp_path: Path) -> None:
     prompts = PromptEnsemble.from_yaml(write(tmp_path / "p.yaml", class_names={"pcb1": "circuit board"}))
-    assert prompts.sentences("pcb1") == (["a photo of a circuit board."], ["a photo of a bad circuit board."])
-    assert prompts.sentences("pcb2")[0] == ["a photo of a pcb2."]
+    assert prompts.prompts_about("pcb1") == (["a photo of a circuit board."], ["a photo of a bad circuit board."])
+    assert prompts.prompts_about("pcb2")[0] == ["a photo of a pcb2."]
 
 
 def test_braces_in_a_class_name_are_text() -> None:
-    assert PromptEnsemble(["{}"], ["no {}"], ["the {}"]).sentences("a{}b{0}") == (["the a{}b{0}"], ["the no a{}b{0}"])
+    assert PromptEnsemble(["{}"], ["no {}"], ["the {}"]).prompts_about("a{}b{0}") == (
+        ["the a{}b{0}"],
+        ["the no a{}b{0}"],
+    )
 
 
 def test_text_features_equal_a_naive_mean_of_directions() -> None:
@@ -82,10 +85,10 @@ def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: st
         PromptEnsemble.from_yaml(tmp_path / "p.yaml")
 
 
-def test_origin_names_the_entries_of_a_sentence(tmp_path: Path) -> None:
+def test_origin_names_the_entries_of_a_prompt(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(FILE)
     prompts = PromptEnsemble.from_yaml(tmp_path / "p.yaml")
-    _, abnormal = prompts.sentences("pcb1")
+    _, abnormal = prompts.prompts_about("pcb1")
     assert prompts.origin("pcb1", abnormal[3]) == (
         "`abnormal_states`, entry 2 (line 3) in `templates`, entry 2 (line 6)"
     )
@@ -103,5 +106,5 @@ def test_text_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_an_example(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=REPORT_PROMPTS.name):
+    with pytest.raises(FileNotFoundError, match=PAPER_PROMPTS.name):
         PromptEnsemble.from_yaml(tmp_path / "nothing.yaml")

@@ -17,11 +17,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from anomalib_aprilgan.components.metrics import PixelScores, Ranking
+from anomalib_aprilgan.components.metrics import PixelScores
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
+from anomalib_aprilgan.components.ranking import Ranking
 from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
-from anomalib_aprilgan.memory import MemoryBank, nearest_distance
+from anomalib_aprilgan.memory import distances, make_banks, nearest_distance
 
 WIDTH = 4
 TEXT = F.normalize(torch.tensor([[1.0, 2.0, -1.0, 0.5], [0.5, -1.0, 2.0, 1.0]]), dim=-1)
@@ -102,9 +103,7 @@ QUERIES = tensors(2, 3, WIDTH)
 
 
 def distance(queries: Tensor, references: Tensor) -> Tensor:
-    bank = MemoryBank([WIDTH])
-    bank.fill([references])
-    return bank([queries])[0]
+    return distances([queries], make_banks([references]))[0]
 
 
 @given(queries=QUERIES, references=REFERENCES)
@@ -140,10 +139,7 @@ def test_text_scores_are_probabilities(embedding: Tensor) -> None:
     score = text_score(embedding, TEXT)
     assert ((score >= 0) & (score <= 1)).all()
     torch.testing.assert_close(text_score(embedding, TEXT.flip(0)), 1 - score, atol=1e-5, rtol=0)
-
-
-def test_the_text_score_of_a_zero_embedding_is_undecided() -> None:
-    assert text_score(torch.zeros(1, WIDTH), TEXT).item() == 0.5
+    assert text_score(0 * embedding, TEXT).tolist() == [0.5] * 3
 
 
 @given(text=tensors(2, elements=st.floats(0, 1, width=32)), peaks=tensors(2), bounds=tensors(2))
@@ -162,12 +158,8 @@ def test_few_shot_scores_are_defined_and_in_order(text: Tensor, peaks: Tensor, b
 
 def normalised(values: Tensor, low: float, threshold: float, high: float) -> InferenceBatch:
     post_processor = AprilGanPostProcessor()
-    for buffer, value in (
-        (post_processor.image_min, low),
-        (post_processor._image_threshold, threshold),
-        (post_processor.image_max, high),
-    ):
-        buffer.fill_(value)
+    for name, value in (("image_min", low), ("_image_threshold", threshold), ("image_max", high)):
+        getattr(post_processor, name).fill_(value)
     return post_processor(InferenceBatch(pred_score=values, anomaly_map=None))
 
 
@@ -248,7 +240,7 @@ def test_scores_that_are_no_numbers_have_no_rank(kind: int) -> None:
     with pytest.raises(ValueError, match="not numbers"):
         Ranking.of(*samples)
     with pytest.raises(ValueError, match="not numbers"):
-        Ranking.of(*samples, shares=torch.ones(2) / 2)
+        Ranking.of(*samples, overlaps=torch.ones(2) / 2)
 
 
 # --- losses ---
@@ -257,11 +249,9 @@ def test_scores_that_are_no_numbers_have_no_rank(kind: int) -> None:
 @given(level=tensors(1, 3, 3, elements=st.floats(0, 1, width=32)), data=st.data())
 def test_losses_are_finite_and_least_at_the_mask(level: Tensor, data: st.DataObject) -> None:
     masks = torch.from_numpy(data.draw(arrays(bool, (1, 3, 3)))).float()
-    losses = [
-        (focal_loss(torch.stack([1 - map_, map_], dim=1), masks), dice_loss(map_, masks)) for map_ in (level, masks)
-    ]
-    (focal, dice), (least_focal, least_dice) = losses
-    assert all(loss.isfinite() for loss in (focal, dice))
+    focal, least_focal = (focal_loss(torch.stack([1 - each, each], dim=1), masks) for each in (level, masks))
+    dice, least_dice = (dice_loss(each, masks) for each in (level, masks))
+    assert focal.isfinite()
     assert focal >= least_focal - 1e-6
     assert dice >= least_dice - 1e-6
     assert -1e-6 <= dice <= 1

@@ -119,3 +119,13 @@ def test_a_target_is_set_whole_or_not_at_all(
 
 def test_no_references_are_equal_to_none() -> None:
     assert resolve_references(TargetRequest(), None) == References()
+
+
+@pytest.mark.parametrize(("maxima", "bounds"), [([2.0, 3.0], [2.0, 3.0]), ([2.0, 2.01], None), (None, None)])
+def test_bounds_of_a_narrow_range_or_of_none_do_not_scale_scores(
+    model: AprilGanModel, images: Tensor, maxima: list[float] | None, bounds: list[float] | None
+) -> None:
+    model.setup("bolt", images)
+    model.set_score_bounds(torch.tensor([1.0, 4.0]))
+    model.set_score_bounds(None if maxima is None else torch.tensor(maxima))
+    assert model.score_bounds.isnan().all() if bounds is None else model.score_bounds.tolist() == bounds

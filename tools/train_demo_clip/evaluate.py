@@ -25,7 +25,8 @@ from torch import Tensor
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
 from anomalib_aprilgan.comparison.metrics import rank
 from anomalib_aprilgan.data.defects import DEFECTS
-from anomalib_aprilgan.torch_model import AprilGanModel, map_maxima
+from anomalib_aprilgan.maps import map_maxima
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]

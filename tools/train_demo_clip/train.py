@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from words import learn_words
 
-from anomalib_aprilgan.clip.encoder import DEMO_CONFIG, IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.clip.configuration import DEMO_CONFIG, IMAGE_MEAN, IMAGE_STD
 
 LEARNING_RATE, WARMUP = 1.5e-3, 0.01  # the warm-up as a share of all
 HEAD_SHARE, MEMORY_SHARE = 0.5, 4.0  # of each stage's own loss, and of the one of references

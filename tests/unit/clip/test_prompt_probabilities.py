@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""``aprilgan prompts``: sentences, their length, and the states images lean to."""
+"""``aprilgan prompts``: prompts, their length, and how probable the states are for images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from anomalib_aprilgan import AprilGan, cli
-from anomalib_aprilgan.clip.prompt_probabilities import leanings
+from anomalib_aprilgan.clip.prompt_probabilities import state_probabilities
 from conftest import GOLDEN, GOLDEN_SIZE
 
 IMAGES = GOLDEN / "dataset" / "bolt" / "test" / "good"
@@ -31,7 +31,7 @@ def aprilgan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
     return run
 
 
-def test_sentences_are_printed(aprilgan: Callable[..., str]) -> None:
+def test_prompts_are_printed(aprilgan: Callable[..., str]) -> None:
     lines = aprilgan("prompts", "--class_name=metal bracket").splitlines()
     assert lines[0] == "245 sentences about a normal metal bracket:"
     assert lines[246] == "175 sentences about an abnormal metal bracket:"
@@ -39,7 +39,7 @@ def test_sentences_are_printed(aprilgan: Callable[..., str]) -> None:
     assert len(lines) == 245 + 175 + 2
 
 
-def test_too_long_sentences_are_named(aprilgan: Callable[..., str], tmp_path: Path) -> None:
+def test_too_long_prompts_are_named(aprilgan: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(
         f"normal_states: ['{{}}']\nabnormal_states: ['bad {{}}']\ntemplates: ['a {{}}', '{'very ' * 80}{{}}']"
@@ -57,7 +57,7 @@ def test_an_empty_class_name(aprilgan: Callable[..., str]) -> None:
         aprilgan("prompts", "--class_name= ")
 
 
-def test_images_lean_to_states(aprilgan: Callable[..., str], tiny_arguments: dict) -> None:
+def test_states_of_images_are_printed(aprilgan: Callable[..., str], tiny_arguments: dict) -> None:
     arguments = [f"--{name}={tiny_arguments[name]}" for name in ("backbone", "pretrained", "image_size")]
     lines = aprilgan("prompts", "--class_name=bolt", f'--images=["{IMAGES}"]', *arguments).splitlines()
     assert len(lines) == 1 + len(list(IMAGES.iterdir()))
@@ -71,11 +71,12 @@ def test_missing_images_are_named(aprilgan: Callable[..., str], tiny_arguments: 
         aprilgan("prompts", "--class_name=bolt", '--images=["nothing.png"]', f"--backbone={tiny_arguments['backbone']}")
 
 
-def test_leanings_equal_a_naive_loop(tiny_arguments: dict) -> None:
+def test_state_probabilities_equal_a_naive_loop(tiny_arguments: dict) -> None:
     model = AprilGan(**tiny_arguments).model
     model.setup("bolt")
     images = torch.randn(2, 3, GOLDEN_SIZE, GOLDEN_SIZE)
-    for image, leaning in zip(images, leanings(model, "bolt", images), strict=True):
+    found = state_probabilities(model.encoder, model.prompts, "bolt", images)
+    for image, probabilities in zip(images, found, strict=True):
         embedding = F.normalize(model.encoder(image.unsqueeze(0))[0][0], dim=0)
         logits = {}
         for state in [*model.prompts.normal_states, *model.prompts.abnormal_states]:
@@ -84,7 +85,7 @@ def test_leanings_equal_a_naive_loop(tiny_arguments: dict) -> None:
             mean = sum(row / row.norm() for row in rows)
             logits[name] = 100 * float(embedding @ mean / mean.norm())
         total = sum(torch.tensor(list(logits.values())).exp())
-        for name, share in leaning.states.items():
-            assert share == pytest.approx(float(torch.tensor(logits[name]).exp() / total), rel=1e-2)
-        assert leaning.text_score == pytest.approx(float(model(image.unsqueeze(0)).pred_score), abs=1e-6)
-        assert list(leaning.states.values()) == sorted(leaning.states.values(), reverse=True)
+        for name, probability in probabilities.states.items():
+            assert probability == pytest.approx(float(torch.tensor(logits[name]).exp() / total), rel=1e-2)
+        assert probabilities.text_score == pytest.approx(float(model(image.unsqueeze(0)).pred_score), abs=1e-6)
+        assert list(probabilities.states.values()) == sorted(probabilities.states.values(), reverse=True)

@@ -33,13 +33,13 @@ def test_computed_once_per_content() -> None:
     assert torch.equal(cached("cable", lambda: features + 1), features + 1)
 
 
-def test_damaged_file_is_made_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_file_is_computed_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     features = torch.randn(2, 8)
     cached("bottle", lambda: features)
     (path,) = folder.iterdir()
     path.write_bytes(path.read_bytes()[:20])
     assert torch.equal(cached("bottle", lambda: features), features)
-    assert "can't be read and is made again" in caplog.text
+    assert "can't be read and is computed again" in caplog.text
     assert torch.equal(cached("bottle", unexpected), features)
 
 

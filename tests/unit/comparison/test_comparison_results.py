@@ -20,7 +20,7 @@ GRID = Grid(
     shots=[0, 1],
     seeds=[3, 4],
     mask_size=70,
-    pictures=0,
+    thumbnails=0,
     trainer={},
 )
 JOB = Job("a", "d", "bolt", 1, 3)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from anomalib_aprilgan.comparison import figures, render, tables
-from anomalib_aprilgan.comparison.grid import Job, picture_path
+from anomalib_aprilgan.comparison.grid import Job
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
 from anomalib_aprilgan.comparison.published import published_number
 from anomalib_aprilgan.comparison.tables import Cell
+from anomalib_aprilgan.comparison.thumbnails import save_thumbnails, thumbnails_path
 
 CATEGORIES = ("bottle", "cable")
 MODELS = {"April": "AprilGan", "Core": "Patchcore", "Mine": "Spade"}
@@ -157,8 +159,12 @@ def test_latex(results: pd.DataFrame) -> None:
     assert {line.count(" & ") for line in body} == {len(tables.METRICS) + 1}
 
 
-def test_escape() -> None:
-    assert render.escape(r"50% of a_b\c") == r"50\% of a\_b\textbackslash{}c"
+@pytest.mark.parametrize(
+    ("write", "row"),
+    [(render.latex, r"50\% of a\_b\textbackslash{}c|d & 1.0 \\"), (render.markdown, r"| 50% of a_b\c\|d | 1.0 |")],
+)
+def test_special_characters(write: Callable, row: str) -> None:
+    assert row in write([tables.Table("t", ["model", "x"], [[Cell(r"50% of a_b\c|d"), Cell(1.0)]])]).splitlines()
 
 
 def test_csv(results: pd.DataFrame) -> None:
@@ -222,15 +228,13 @@ def test_nothing_to_draw(
 def test_map_figure(results: pd.DataFrame, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for job in (Job("April", "MVTec", "bottle", 0, 0), Job("April", "MVTec", "bottle", 1, 0)):
-        path = picture_path(tmp_path, job)
-        path.parent.mkdir(exist_ok=True)
         arrays = {
             "images": rng.integers(0, 255, (2, 256, 256, 3), dtype=np.uint8),
             "masks": rng.random((2, 70, 70)) > 0.5,
             "maps": rng.random((2, 70, 70)).astype(np.float16),
             "range": np.array([-1, 5 + job.shots], dtype=np.float32),
         }
-        np.savez(path, **arrays)
+        save_thumbnails(thumbnails_path(tmp_path, job), arrays)
     drawn = figures.map_figures(results, tmp_path, ["April"], None)
     assert list(drawn) == ["maps_MVTec_bottle"]
     axes = drawn["maps_MVTec_bottle"].axes  # two images and a colour bar x (image, truth, zero-shot, 1-shot)

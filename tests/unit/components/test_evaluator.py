@@ -15,7 +15,7 @@ from anomalib.data import Folder, ImageBatch
 from anomalib.engine import Engine
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.evaluator import image_metrics
+from anomalib_aprilgan.components.metrics import image_metrics
 from conftest import GOLDEN
 
 BOLT = GOLDEN / "dataset" / "bolt"
@@ -27,28 +27,32 @@ def batch(scores: torch.Tensor, labels: torch.Tensor) -> ImageBatch:
     return ImageBatch(image=torch.zeros(len(scores), 3, 4, 4), pred_score=scores, gt_label=labels)
 
 
+def values(metrics: list, *batches: ImageBatch) -> dict[str, torch.Tensor | None]:
+    """The metrics by name after more batches."""
+    for each in batches:
+        for metric in metrics:
+            metric.update(each)
+    return {metric.name: metric.compute() for metric in metrics}
+
+
 def test_image_metrics_are_anomalibs() -> None:
     generator = torch.Generator().manual_seed(0)
     scores, labels = torch.rand(40, generator=generator), torch.arange(40) % 3 == 0
-    for metric, name in zip(image_metrics(), IMAGE, strict=True):
-        theirs = getattr(anomalib.metrics, name.removeprefix("image_"))(fields=["pred_score", "gt_label"])
-        for part in torch.arange(40).split(7):
-            metric.update(batch(scores[part], labels[part]))
-            theirs.update(batch(scores[part], labels[part]))
-        assert metric.name == name
-        assert torch.equal(metric.compute(), theirs.compute())
+    batches = [batch(scores[part], labels[part]) for part in torch.arange(40).split(7)]
+    names = ["AUROC", "F1Max", "AUPR"]
+    theirs = [getattr(anomalib.metrics, name)(["pred_score", "gt_label"], prefix="image_") for name in names]
+    assert values(image_metrics(), *batches) == values(theirs, *batches)
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_image_metrics_of_one_kind_are_none_until_reset(label: int) -> None:
-    for metric in image_metrics():
-        metric.update(batch(torch.rand(4), torch.full((4,), label)))
-        assert metric.compute() is None
-        metric.update(batch(torch.rand(1), torch.tensor([1 - label])))
-        assert metric.compute() is not None
+    metrics, one, other = image_metrics(), torch.tensor([label]), torch.tensor([1 - label])
+    none = dict.fromkeys(IMAGE)
+    assert values(metrics, batch(torch.rand(4), one.expand(4))) == none
+    assert None not in values(metrics, batch(torch.rand(1), other)).values()
+    for metric in metrics:
         metric.reset()
-        metric.update(batch(torch.rand(1), torch.tensor([label])))
-        assert metric.compute() is None
+    assert values(metrics, batch(torch.rand(1), one)) == none
 
 
 @pytest.mark.parametrize(

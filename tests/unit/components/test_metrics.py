@@ -18,7 +18,8 @@ from scipy.ndimage import label
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from anomalib_aprilgan.components.metrics import PixelScores, Ranking, pixel_metrics
+from anomalib_aprilgan.components.metrics import PixelScores, pixel_metrics
+from anomalib_aprilgan.components.ranking import Ranking
 
 
 def images(levels: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import F1AdaptiveThreshold
+from anomalib.post_processing import PostProcessor
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
+from anomalib_aprilgan.components.post_processor import LOWER_TAIL, UPPER_TAIL, AprilGanPostProcessor
 
 TRAINER = SimpleNamespace(testing=False, val_dataloaders=DataLoader([0]))
 
@@ -52,12 +56,13 @@ def test_threshold_and_range_belong_to_the_final_scores(scores: tuple) -> None:
     assert [post_processor.image_min, post_processor.image_max] == [final.min(), final.max()]
 
 
-def test_minimum_threshold_and_maximum_become_0_half_and_1(scores: tuple) -> None:
+def test_minimum_threshold_and_maximum_are_fixed_points(scores: tuple) -> None:
     text, maxima, _ = scores
     post_processor = validated(*scores)
     final = image_scores(text, maxima)
     points = torch.stack([final.min(), post_processor.image_threshold, final.max()])
-    assert post_processor(InferenceBatch(pred_score=points, anomaly_map=None)).pred_score.tolist() == [0, 0.5, 1]
+    normalized = post_processor(InferenceBatch(pred_score=points, anomaly_map=None)).pred_score
+    torch.testing.assert_close(normalized, torch.tensor([LOWER_TAIL, 0.5, 1 - UPPER_TAIL]))
 
 
 def test_ranks_and_rank_metrics_are_those_of_raw_scores(scores: tuple) -> None:
@@ -79,17 +84,88 @@ def test_a_score_at_the_threshold_is_abnormal(scores: tuple) -> None:
     assert output.pred_label.tolist() == [False, True]
 
 
-def test_values_beyond_the_validation_range_are_0_and_1(scores: tuple) -> None:
+def test_order_is_kept_beyond_the_validation_range(scores: tuple) -> None:
     post_processor = validated(*scores)
-    output = post_processor(InferenceBatch(pred_score=torch.tensor([-9.0, 9.0]), anomaly_map=None))
-    assert output.pred_score.tolist() == [0, 1]
+    raw = torch.linspace(-2, 3, 2001)
+    normalized = post_processor(InferenceBatch(pred_score=raw, anomaly_map=None)).pred_score
+    assert normalized.diff().min() > 0
+    assert 0 < normalized.min() < normalized.max() < 1
+
+
+@given(
+    st.floats(-1, 1, width=32),
+    st.floats(-1, 1, width=32),
+    st.floats(-1, 1, width=32),
+    st.lists(st.floats(-3, 3), min_size=2),
+)
+def test_order_is_kept_whatever_was_validated(one: float, other: float, threshold: float, values: list[float]) -> None:
+    """Even with a threshold outside of the range."""
+    post_processor = AprilGanPostProcessor()
+    post_processor.has_tails = True
+    post_processor.image_min.fill_(min(one, other))
+    post_processor.image_max.fill_(max(one, other))
+    post_processor._image_threshold.fill_(threshold)
+    raw = torch.tensor(values).sort().values
+    normalized = post_processor(InferenceBatch(pred_score=raw, anomaly_map=None)).pred_score
+    assert (normalized.diff() >= 0).all()
+    assert ((normalized >= 0) & (normalized <= 1)).all()
+
+
+def test_the_raw_score_decides() -> None:
+    """One rounding step below the threshold is normal, though the normalised score may round to 0.5."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        low, threshold, high = torch.rand(3, generator=generator).sort().values
+        post_processor = AprilGanPostProcessor()
+        for buffer, value in zip(
+            (post_processor.image_min, post_processor._image_threshold, post_processor.image_max),
+            (low, threshold, high),
+            strict=True,
+        ):
+            buffer.copy_(value)
+        below = torch.nextafter(threshold, torch.tensor(-1.0))
+        batch = ImageBatch(image=torch.zeros(2, 3, 1, 1), pred_score=torch.stack([below, threshold]))
+        post_processor.post_process_batch(batch)
+        assert batch.pred_label.tolist() == [False, True]
+
+
+def test_defects_alone_tell_no_threshold(scores: tuple, caplog: pytest.LogCaptureFixture) -> None:
+    text, maxima, labels = scores
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        post_processor = validated(text, maxima, torch.ones_like(labels), torch.rand(20, 4, 4))
+    assert "20 validation images are all abnormal, which tells no threshold" in caplog.text
+    assert not post_processor.is_calibrated
+    assert (post_processor.image_min, post_processor.image_threshold, post_processor.image_max) == (0, 0.5, 1)
+    assert (post_processor.pixel_min, post_processor.pixel_threshold, post_processor.pixel_max) == (0, 6, 12)
+
+
+def test_a_range_of_a_hairs_breadth_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    scores, labels = torch.tensor([0.5, 0.5003]), torch.tensor([0, 1])
+    post_processor = AprilGanPostProcessor()
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        post_processor.calibrate(scores, scores, labels, 12.0)
+    assert "image scores of all validation images are too alike for a range: 0.5 to 0.5003" in caplog.text
+    assert (post_processor.image_min, post_processor.image_max) == (0, 1)
+    torch.testing.assert_close(post_processor.image_threshold, torch.tensor(0.5003))
+
+
+def test_another_model_is_validated_as_by_anomalib(scores: tuple) -> None:
+    text, maxima, labels = scores
+    ours, theirs = AprilGanPostProcessor(), PostProcessor()
+    batch = ImageBatch(image=torch.zeros(20, 3, 4, 4), gt_label=labels, pred_score=image_scores(text, maxima))
+    for post_processor in (ours, theirs):
+        post_processor.on_validation_batch_end(None, None, batch)
+        post_processor.on_validation_epoch_end(None, None)
+    assert ours.image_threshold == theirs.image_threshold
+    assert (ours.image_min, ours.image_max) == (theirs.image_min, theirs.image_max)
 
 
 def test_maps_are_normalised_by_their_own_range(scores: tuple) -> None:
     maps = torch.rand(20, 4, 4)
     post_processor = validated(*scores, maps)
     output = post_processor(InferenceBatch(pred_score=torch.zeros(20), anomaly_map=maps))
-    assert (output.anomaly_map.min(), output.anomaly_map.max()) == (0, 1)
+    torch.testing.assert_close(output.anomaly_map.min(), torch.tensor(LOWER_TAIL))
+    torch.testing.assert_close(output.anomaly_map.max(), torch.tensor(1 - UPPER_TAIL))
     assert torch.equal(maps.flatten().argsort(), output.anomaly_map.flatten().argsort())
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.tv_tensors import Image as ImageTensor
 from torchvision.tv_tensors import Mask
 
-from anomalib_aprilgan.clip.encoder import IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, bicubic_weights
 from conftest import GOLDEN
 

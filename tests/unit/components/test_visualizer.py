@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures: captions, panels, one colour scale."""
+"""Visualizations: captions, panels, one colour scale."""
 
 from __future__ import annotations
 
@@ -15,16 +15,10 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption, common_folder
+from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
 from conftest import GOLDEN
 
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
-
-
-def module(normalized: bool = True) -> SimpleNamespace:
-    """What the visualizer asks a model."""
-    post_processor = SimpleNamespace(enable_normalization=True) if normalized else None
-    return SimpleNamespace(model=SimpleNamespace(class_name="bolt", map_maximum=4.0), post_processor=post_processor)
 
 
 def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object) -> ImageItem:
@@ -37,10 +31,10 @@ def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object)
     )
 
 
-def map_panel(anomaly_map: torch.Tensor, normalized: bool = True) -> np.ndarray:
+def map_panel(anomaly_map: torch.Tensor, map_range: float = 1.0) -> np.ndarray:
     """The pixels of image + anomaly map, without its title."""
-    picture = AprilGanVisualizer().picture(item(anomaly_map), module(normalized))
-    return np.asarray(picture)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
+    visualization = AprilGanVisualizer().visualization(item(anomaly_map), "bolt", map_range)
+    return np.asarray(visualization)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
 
 
 def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
@@ -52,19 +46,19 @@ def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
 
 
 def test_raw_maps_are_shown_over_their_theoretical_range() -> None:
-    np.testing.assert_array_equal(map_panel(torch.full((64, 64), 1.2), False), map_panel(torch.full((64, 64), 0.3)))
+    np.testing.assert_array_equal(map_panel(torch.full((64, 64), 1.2), 4.0), map_panel(torch.full((64, 64), 0.3)))
 
 
 def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
     levels = np.asarray(Image.open(IMAGE).convert("L"))
     Image.fromarray(levels).save(tmp_path / "8.png")
     Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "16.png")
-    pictures = [
-        np.asarray(AprilGanVisualizer().picture(item(torch.zeros(16, 16), tmp_path / name), module()))
+    visualizations = [
+        np.asarray(AprilGanVisualizer().visualization(item(torch.zeros(16, 16), tmp_path / name), "bolt"))
         for name in ("8.png", "16.png")
     ]
-    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
-    assert pictures[0][CAPTION_HEIGHT + 64 :].std() > 10
+    assert np.abs(visualizations[0].astype(int) - visualizations[1]).max() <= 1
+    assert visualizations[0][CAPTION_HEIGHT + 64 :].std() > 10
 
 
 @pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "")])
@@ -79,17 +73,12 @@ def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> No
     """Image, mask, image + map, image + predicted mask, and a caption that is not empty."""
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     engine.test(AprilGan(**tiny_arguments), datamodule=MVTecAD(GOLDEN / "dataset", "bolt", num_workers=0))
-    pictures = sorted(path.relative_to(path.parents[1]) for path in tmp_path.rglob("*.png"))
-    assert len(pictures) == 9
-    assert Path("scratch/000.png") in pictures
+    visualizations = sorted(path.relative_to(path.parents[1]) for path in tmp_path.rglob("*.png"))
+    assert len(visualizations) == 9
+    assert Path("scratch/000.png") in visualizations
     (path,) = tmp_path.rglob("scratch/000.png")
     pixels = np.asarray(Image.open(path))
     assert pixels.shape == (256 + CAPTION_HEIGHT, 4 * 256, 3)
     assert pixels[:CAPTION_HEIGHT].max() > 200
     mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
     assert set(np.unique(mask > 127)) == {False, True}
-
-
-def test_common_folder() -> None:
-    assert common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]) == Path("/a/b")
-    assert common_folder([Path("/a/b/1.png")]) == Path("/a/b")

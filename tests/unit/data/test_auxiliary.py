@@ -35,20 +35,20 @@ def make(auxiliary: object = None, **options: object) -> AuxiliaryDataModule:
 
 
 def painted(root: Path, category: str, colour: int) -> None:
-    """A category of 64 x 64 pictures in one colour, whose defect is a white square with an exact mask."""
+    """A category of 64 x 64 images in one colour, whose defect is a white square with an exact mask."""
     for index in range(6):
-        picture = np.full((64, 64, 3), colour + index, np.uint8)
-        write(root / category / "train/good" / f"{index}.png", picture)
-        write(root / category / "test/good" / f"{index}.png", picture)
+        image = np.full((64, 64, 3), colour + index, np.uint8)
+        write(root / category / "train/good" / f"{index}.png", image)
+        write(root / category / "test/good" / f"{index}.png", image)
         mask = np.zeros((64, 64), np.uint8)
         mask[8 * index : 8 * index + 8, 16:32] = 255
         write(root / category / "ground_truth/spot" / f"{index}_mask.png", mask)
-        write(root / category / "test/spot" / f"{index}.png", np.where(mask[..., None] > 0, 255, picture))
+        write(root / category / "test/spot" / f"{index}.png", np.where(mask[..., None] > 0, 255, image))
 
 
-def write(path: Path, picture: np.ndarray) -> None:
+def write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.astype(np.uint8)).save(path)
+    Image.fromarray(image.astype(np.uint8)).save(path)
 
 
 @pytest.fixture

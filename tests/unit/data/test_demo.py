@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""The demo data: the same files every time, readable by anomalib, masks where the pictures were changed."""
+"""The demo data: the same files every time, readable by anomalib, masks where the images were changed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_anomalib_reads_it(demo_root: Path) -> None:
 
 
 def test_every_image_is_another_one(demo_root: Path) -> None:
-    pictures = {name: digest for name, digest in digests(demo_root).items() if "ground_truth" not in name}
-    assert len(set(pictures.values())) == len(pictures)
+    images = {name: digest for name, digest in digests(demo_root).items() if "ground_truth" not in name}
+    assert len(set(images.values())) == len(images)
 
 
 @pytest.mark.parametrize("kind", sorted(DEFECTS))
 @pytest.mark.parametrize("category", ["brick", "stars"])
-def test_defects_change_the_picture_under_the_mask(kind: str, category: str) -> None:
+def test_defects_change_the_image_under_the_mask(kind: str, category: str) -> None:
     rng = np.random.default_rng(5)
     photograph = demo._read_photograph(demo.PHOTOGRAPHS[category][0])
     for _ in range(4):
@@ -82,12 +82,12 @@ def test_other_version(tmp_path: Path) -> None:
 def test_interrupted_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def interrupted(path: Path, picture: np.ndarray) -> None:
+    def interrupted(path: Path, image: np.ndarray) -> None:
         calls.append(path)
         if len(calls) == 3:
             raise KeyboardInterrupt
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((picture * 255).astype(np.uint8)).save(path)
+        Image.fromarray((image * 255).astype(np.uint8)).save(path)
 
     monkeypatch.setattr(demo, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):

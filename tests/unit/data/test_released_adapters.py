@@ -68,7 +68,7 @@ def release(server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.Mon
     """The released adapters "visa", on the local server, with a cache in a temporary folder."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(weights, "get_pretrained_weights_dir", lambda: tmp_path)
-    monkeypatch.setattr(weights, "WAIT", 0.0)
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _seconds: None))
     release = ReleasedAdapters(f"http://127.0.0.1:{server.server_port}/visa.pth", SHA256)
     monkeypatch.setitem(RELEASED_ADAPTERS, "visa", release)
     return release
@@ -89,6 +89,7 @@ def test_downloads_once(server, release):
     assert fetch_adapters("visa") == release.path
     assert server.requests == ["/visa.pth"]
     assert files(release) == [release.path]
+    assert release.path.stat().st_mode & 0o777 == 0o644
 
 
 def test_uses_a_file_put_there_by_hand(server, release):
@@ -110,9 +111,10 @@ def test_damaged_file_is_downloaded_again(server, release, caplog):
 def test_wrong_content_is_refused(server, release):
     """Such as a page of HTML with the status 200."""
     server.answer.content = b"<html>"
-    with pytest.raises(RuntimeError, match=f"not the file the authors released: it has 6 bytes.*{by_hand(release)}"):
+    found = hashlib.sha256(b"<html>").hexdigest()
+    with pytest.raises(RuntimeError, match=f"not the file the authors released: .* got {found}.*{by_hand(release)}"):
         fetch_adapters("visa")
-    assert not release.path.parent.exists()
+    assert files(release) == []
     assert len(server.requests) == weights.ATTEMPTS
 
 
@@ -120,15 +122,15 @@ def test_an_interrupted_download_is_not_used(server, release):
     server.answer.length = 1000
     with pytest.raises(ConnectionError, match=f"IncompleteRead.*1000 bytes read.*{by_hand(release)}"):
         fetch_adapters("visa")
-    assert not release.path.parent.exists()
+    assert files(release) == []
     assert len(server.requests) == weights.ATTEMPTS
 
 
 @pytest.mark.parametrize("faults", [[500], [503, 502]])
-def test_passing_faults_of_the_server_are_overcome(server, release, faults, caplog):
+def test_passing_faults_of_the_server_are_overcome(server, release, faults):
     server.answer.faults = list(faults)
     assert fetch_adapters("visa").read_bytes() == CONTENT
-    assert f"Attempt {len(faults)} of 3 failed: HTTP Error" in caplog.text
+    assert len(server.requests) == len(faults) + 1
 
 
 def test_a_server_that_does_not_answer_is_left(server, release, monkeypatch):
@@ -144,7 +146,7 @@ def test_a_cache_that_cannot_be_written_to_is_named(server, release, monkeypatch
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr(weights, "write_whole", fail)
+    monkeypatch.setattr("pooch.core.shutil.move", fail)
     with pytest.raises(OSError, match=f"could not be kept: {error}. Make {release.path.parent} .*{by_hand(release)}"):
         fetch_adapters("visa")
 
@@ -166,10 +168,9 @@ def test_wrong_content_leaves_the_present_file_alone(server, release):
 
 def test_missing_page_is_reported(server, release):
     server.answer.status = 404
-    with pytest.raises(ConnectionError, match=f"{release.url}: HTTP Error 404.*{by_hand(release)}"):
+    with pytest.raises(ConnectionError, match=f"{release.url}: 404 Client Error.*{by_hand(release)}"):
         fetch_adapters("visa")
-    assert not release.path.parent.exists()
-    assert len(server.requests) == 1  # it would be missing again
+    assert files(release) == []
 
 
 def test_missing_network_is_reported(release, monkeypatch):

@@ -1,0 +1,123 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Workarounds for faults of anomalib, all seen in 2.7.0."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anomalib.metrics
+from anomalib.data import PredictDataset
+from PIL import ExifTags, Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+THIRTY_TWO_BITS = ("I", "F")
+ON_ITS_SIDE = (5, 6, 7, 8)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's number for the rotation of an image, from 1 (none) to 8."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def is_misread(image: Image.Image) -> bool:
+    """Whether anomalib changes an image when it reads it.
+
+    ``anomalib.data.utils.read_image`` converts every image to RGB with Pillow. This makes levels above 255 white
+    (https://github.com/open-edge-platform/anomalib/issues/1218) and ignores the rotation in EXIF data.
+    """
+    return image.mode in {*SIXTEEN_BITS, *THIRTY_TWO_BITS} or orientation(image) != 1
+
+
+def restore_misread(batch: Any, read: Callable[[str], Tensor]) -> None:
+    """Replace the images of a batch that anomalib has misread; see ``is_misread``.
+
+    Raises:
+        ValueError: If an image can't be read, or its EXIF data turn it but not its mask.
+    """
+    for index, path in enumerate(batch.image_path or []):
+        with Image.open(path) as stored:
+            if not is_misread(stored):
+                continue
+            turned = orientation(stored) in ON_ITS_SIDE
+        image = read(path).to(batch.image)
+        if turned:
+            _check_mask(path, batch, index, image)
+        if len(batch.image) == 1:
+            batch.image = image.unsqueeze(0)
+        else:
+            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
+
+
+def _check_mask(path: str, batch: Any, index: int, image: Tensor) -> None:
+    height, width = image.shape[-2:]
+    marked = batch.gt_mask is not None and batch.gt_mask[index].any()
+    if marked and height != width and batch.gt_mask.shape[-2:] == (width, height):
+        msg = (
+            f"{path!r} is to be turned by its EXIF data to {width} x {height} pixels, but its mask has {height} x "
+            f"{width}: turn the mask too, or remove the EXIF data."
+        )
+        raise ValueError(msg)
+
+
+def change_class(dataset: PredictDataset, wanted: type[PredictDataset]) -> None:
+    """Make a data set of images to predict an instance of a subclass.
+
+    ``Engine.predict`` makes the data set of a path itself. It accepts no other reader, and stops at the first file
+    that is no image.
+    """
+    dataset.__class__ = wanted
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """The deepest folder that holds all files."""
+    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+
+
+def output_path(path: Path, predicted: Sequence[Path], folder: Path) -> Path:
+    """Where to save the visualization of one of several predicted images.
+
+    ``generate_output_filename`` keeps only the last folder of a path. Images of the same name in a/left and b/left
+    then overwrite each other.
+
+    Args:
+        path: The image.
+        predicted: All predicted images.
+        folder: Folder of all visualizations.
+    """
+    return folder / path.absolute().relative_to(common_folder(predicted).parent)
+
+
+def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor] | None:
+    """Anomalib's AUROC, F1Max and AUPR; None if all images are normal or all are abnormal.
+
+    anomalib returns numbers such as 0 where a metric is not defined. And ``F1Max.reset`` forgets its curve but not its
+    result, so that the metrics are made anew here for each result.
+
+    Args:
+        scores: Image scores (B,).
+        labels: 1 where abnormal, else 0 (B,).
+    """
+    if not labels.any() or labels.all():
+        return None
+    values = {}
+    for name in ("AUROC", "F1Max", "AUPR"):
+        metric = getattr(anomalib.metrics, name)(fields=["pred_score", "gt_label"])
+        metric.update(SimpleNamespace(pred_score=scores, gt_label=labels))
+        values[name] = metric.compute()
+    return values
+
+
+def category_folders(root: Path) -> list[str]:
+    """The categories of a data set that have test images.
+
+    anomalib's Visa makes empty folders for categories that are not on disk.
+    """
+    return sorted(path.name for path in root.glob("*") if any(path.glob("test/*/*")))

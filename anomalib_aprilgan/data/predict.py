@@ -1,0 +1,57 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The images at a path that ``anomalib predict`` is given: which can be read, and each decoded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anomalib.data import ImageItem, PredictDataset
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+from torchvision.tv_tensors import Image
+
+from anomalib_aprilgan.compat.anomalib import change_class
+from anomalib_aprilgan.data.images import decode, readable, scaled_by_anomalib
+
+
+class ImagesToPredict(PredictDataset):
+    """anomalib's data set of a path, with images of all depths and rotations.
+
+    Thumbnails of decoded images are kept until the visualizer takes them.
+    """
+
+    thumbnail_size: list[int] | None = None  # height and width; None: no thumbnails
+    thumbnails: dict[str, Tensor]
+
+    def __getitem__(self, index: int) -> ImageItem:
+        """The image with its path."""
+        path = str(self.image_filenames[index])
+        image, misread = decode(path)
+        if self.thumbnail_size is not None:
+            self.thumbnails[path] = resize(image, self.thumbnail_size, antialias=True)
+        image = Image(image if misread else scaled_by_anomalib(image))
+        return ImageItem(image=self.transform(image) if self.transform else image, image_path=path)
+
+
+def path_datasets(trainer: Trainer) -> dict[int, Any]:
+    """The data sets that anomalib has made of images and folders to predict, by the numbers of their loaders."""
+    loaders = trainer.predict_dataloaders if trainer.predicting else None
+    datasets = [getattr(loader, "dataset", None) for loader in loaders] if isinstance(loaders, list) else []
+    return {number: dataset for number, dataset in enumerate(datasets) if isinstance(dataset, PredictDataset)}
+
+
+def leave_out_unreadable(trainer: Trainer) -> None:
+    """Leave out files that can't be read as images, so that none of them stops the prediction; log their names.
+
+    Raises:
+        ValueError: If no image is left.
+    """
+    loaders: Any = trainer.predict_dataloaders
+    for number, dataset in path_datasets(trainer).items():
+        dataset.image_filenames = readable(dataset.image_filenames)
+        if loaders[number].num_workers == 0:  # else other processes have copies of the data set already
+            change_class(dataset, ImagesToPredict)
+            dataset.thumbnails = {}

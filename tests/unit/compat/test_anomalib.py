@@ -1,0 +1,103 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+"""Workarounds for anomalib: each still needed, and working."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anomalib.metrics
+import pytest
+import torch
+from anomalib.data import ImageBatch, PredictDataset, Visa
+from anomalib.data.utils import read_image
+from anomalib.utils.path import generate_output_filename
+from PIL import Image
+from torchvision.tv_tensors import Mask
+
+from anomalib_aprilgan.compat import anomalib as compat
+from anomalib_aprilgan.data.images import read_rgb
+from bad_files import IMAGE, gray_levels, save_turned, write_bad
+
+
+def deep(folder: Path) -> Path:
+    Image.fromarray(gray_levels()).save(folder / "deep.png")
+    return folder / "deep.png"
+
+
+def turned(folder: Path) -> Path:
+    save_turned(folder / "turned.png", 3)  # upside down: same sides
+    return folder / "turned.png"
+
+
+@pytest.mark.parametrize("make", [deep, turned])
+def test_anomalib_misreads_images(tmp_path: Path, make) -> None:
+    path = make(tmp_path)
+    with Image.open(path) as image:
+        assert compat.is_misread(image)
+    assert not torch.allclose(torch.as_tensor(read_image(path, as_tensor=True)), read_rgb(path), atol=0.1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_misread_images_of_a_batch_are_read_again(tmp_path: Path, batch_size: int) -> None:
+    path = turned(tmp_path)
+    paths = [str(IMAGE)] * (batch_size - 1) + [str(path)]
+    batch = ImageBatch(image=torch.rand(batch_size, 3, 40, 60), image_path=paths)
+    first = batch.image[0].clone()
+    compat.restore_misread(batch, read_rgb)
+    torch.testing.assert_close(batch.image[-1], read_rgb(path))
+    assert batch_size == 1 or torch.equal(batch.image[0], first)
+
+
+def test_a_mask_that_lies_on_its_side_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    save_turned(path, 6)
+    batch = ImageBatch(image=torch.rand(1, 3, 40, 60), image_path=[str(path)], gt_mask=Mask(torch.ones(1, 40, 60)))
+    with pytest.raises(ValueError, match=r"turned by its EXIF data to 40 x 60 pixels, but its mask has 60 x 40: turn"):
+        compat.restore_misread(batch, read_rgb)
+    batch.gt_mask = Mask(torch.zeros(1, 40, 60))  # of a normal image, made by anomalib
+    compat.restore_misread(batch, read_rgb)
+    assert batch.image.shape == (1, 3, 60, 40)
+
+
+def test_anomalib_stops_at_a_file_that_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot identify image file"):
+        PredictDataset(write_bad(tmp_path)["text"])[0]
+
+
+def test_anomalib_gives_visualizations_the_same_name(tmp_path: Path) -> None:
+    paths = [tmp_path / "parts" / folder / "left" / "1.png" for folder in "ab"]
+    assert len({generate_output_filename(path, tmp_path) for path in paths}) == 1
+    ours = [compat.output_path(path, paths, tmp_path / "images") for path in paths]
+    assert ours == [tmp_path / "images" / "parts" / folder / "left" / "1.png" for folder in "ab"]
+
+
+def test_common_folder() -> None:
+    assert compat.common_folder([Path("/a/b/c/1.png"), Path("/a/b/2.png")]) == Path("/a/b")
+    assert compat.common_folder([Path("/a/b/1.png")]) == Path("/a/b")
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.filterwarnings("ignore:No (positive|negative) samples in targets")
+def test_anomalib_has_an_auroc_of_one_kind_of_images(label: int) -> None:
+    scores, labels = torch.rand(4), torch.full((4,), label)
+    theirs = anomalib.metrics.AUROC(fields=["pred_score", "gt_label"])
+    theirs.update(ImageBatch(image=torch.zeros(4, 3, 2, 2), pred_score=scores, gt_label=labels))
+    assert theirs.compute() == 0
+    assert compat.image_metrics(scores, labels) is None
+
+
+def test_a_reset_f1_max_of_anomalib_remembers_its_value() -> None:
+    theirs = anomalib.metrics.F1Max(fields=["pred_score", "gt_label"])
+    theirs.update(ImageBatch(image=torch.zeros(2, 3, 2, 2), pred_score=torch.rand(2), gt_label=torch.tensor([0, 1])))
+    theirs.compute()
+    theirs.reset()
+    assert theirs.update_called
+
+
+def test_anomalib_makes_empty_folders_of_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "visa" / "split_csv").mkdir(parents=True)
+    (tmp_path / "visa" / "split_csv" / "1cls.csv").write_text("object,split,label,image,mask\n")
+    Visa(tmp_path / "visa", "candle").apply_cls1_split()
+    (root,) = {path.parent for path in tmp_path.rglob("cashew")}
+    assert compat.category_folders(root) == []
