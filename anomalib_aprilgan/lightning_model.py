@@ -33,7 +33,7 @@ from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
-from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, auto_adapters, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, adapters_to_fetch, fetch_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
@@ -126,6 +126,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
         self.loaded_adapters: str | None = None  # whose weights the model has; None: nobody's
+        self.model.adapters.requires_grad_(adapters is None)
         if adapters is not None and adapters not in NAMED_ADAPTERS:
             self.model.adapters.load_file(adapters)
             self.loaded_adapters = adapters
@@ -219,24 +220,28 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
         images = reference_images(references, self.reference_transform)
         model.target = model.make_target(class_name, images, references)
-        if isinstance(self.post_processor, AprilGanPostProcessor):
-            self.post_processor.assume_range(model.map_upper_bound())
+        self._forget_calibration()
 
     # By now a checkpoint is restored and the model is on its device.
     on_validation_start = set_target
     on_test_start = on_predict_start = prepare
 
     def load_adapters(self) -> None:
-        """Fetch and load named adapters, unless some are loaded, such as a checkpoint's."""
-        if self.loaded_adapters is not None:
-            return
-        if self.adapters is None:
+        """Fetch and load named adapters, unless what is loaded, such as a checkpoint's, will do."""
+        name = adapters_to_fetch(self.adapters, self.loaded_adapters, current_datamodule(self))
+        if name is not None:
+            logger.info("Adapters trained on %s", name)
+            self.model.adapters.load_file(fetch_adapters(name))
+            self.loaded_adapters = name
+            self._forget_calibration()
+        elif self.loaded_adapters is None:
             logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
-            return
-        name = auto_adapters(current_datamodule(self)) if self.adapters == "auto" else self.adapters
-        logger.info("Adapters trained on %s", name)
-        self.model.adapters.load_file(fetch_adapters(name))
-        self.loaded_adapters = name
+
+    def _forget_calibration(self) -> None:
+        """Use theoretical ranges: target or adapters are not those that were validated."""
+        self.model.set_score_bounds(None)
+        if isinstance(self.post_processor, AprilGanPostProcessor) and self.model.class_name is not None:
+            self.post_processor.assume_range(self.model.map_upper_bound())
 
     @property
     def reference_paths(self) -> list[str]:
@@ -287,11 +292,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
             post_processor.calibrate(scores, maxima, label, self.model.map_upper_bound())
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
-        """Predictions.
-
-        Raises:
-            ValueError: If one is not a finite number: a decision about it would be made up.
-        """
+        """Predictions. Raise ValueError if one is not a finite number."""
         batch = super().predict_step(batch, batch_idx, dataloader_idx)
         check_finite(batch.pred_score + map_maxima(batch.anomaly_map), "scores", batch.image_path)
         return batch

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOGIT_SCALE = 100.0
+# A range narrower than this fraction of the theoretical one would magnify rounding errors.
+NARROW = 1e-3
 
 
 def stage_probabilities(tokens: Tensor, text_features: Tensor, image_size: int) -> Tensor:
@@ -72,6 +74,17 @@ def few_shot_score(text: Tensor, maximum: Tensor, bounds: Tensor) -> Tensor:
     return (text + scaled.where(high > low, 0.0)) / 2
 
 
+def score_bounds(maxima: Tensor, upper_bound: float) -> Tensor:
+    """Range (2,) of the maps' maxima (M,) over validation images; NaN if they are too alike to scale scores by it.
+
+    Args:
+        maxima: Of the anomaly maps.
+        upper_bound: What no anomaly map exceeds.
+    """
+    bounds = torch.stack([maxima.min(), maxima.max()])
+    return bounds if bounds[1] - bounds[0] > NARROW * upper_bound else torch.full_like(bounds, torch.nan)
+
+
 def map_maxima(anomaly_maps: Tensor) -> Tensor:
     """Maximum (B,) of each anomaly map (B, H, W)."""
     return anomaly_maps.amax(dim=(-2, -1))
@@ -97,3 +110,17 @@ def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) 
         "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
     )
     raise ValueError(msg)
+
+
+def check_image_shape(images: Tensor, image_size: int) -> None:
+    """Check that images are a batch of the model's size.
+
+    Raises:
+        ValueError: If they are not (B, 3, ``image_size``, ``image_size``).
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, image_size, image_size):
+        msg = (
+            f"Expected preprocessed images (B, 3, {image_size}, {image_size}), got {tuple(images.shape)}: resize them "
+            "with the model's pre-processor, or make the model with another `image_size`."
+        )
+        raise ValueError(msg)

@@ -45,6 +45,12 @@ class TargetRequest:
         if self.k_shot < 0:
             msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {self.k_shot}."
             raise ValueError(msg)
+        if self.source and not self.k_shot:
+            msg = (
+                f"`few_shot_source` is {str(self.source)!r}, but `k_shot` is 0 (zero-shot), so that its images would "
+                "not be used: set `k_shot` to the number of references."
+            )
+            raise ValueError(msg)
         if self.class_name is not None:
             check_class_name(self.class_name)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -14,27 +13,14 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
+from anomalib_aprilgan import maps
 from anomalib_aprilgan.adapters import StageAdapters
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
 from anomalib_aprilgan.losses import dice_loss, focal_loss
-from anomalib_aprilgan.maps import (
-    check_finite,
-    few_shot_map,
-    few_shot_score,
-    map_maxima,
-    stage_probabilities,
-    text_score,
-    zero_shot_map,
-)
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
-
-logger = logging.getLogger(__name__)
-
-# Of the theoretical range of maps: score bounds closer to each other would magnify rounding errors.
-NARROW = 1e-3
 
 
 class Encoded(NamedTuple):
@@ -167,6 +153,7 @@ class AprilGanModel(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
+        maps.check_image_shape(images, self.image_size)
         return Encoded(*self.encoder(images))
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
@@ -184,17 +171,17 @@ class AprilGanModel(nn.Module):
         """
         target = self.target if target is None else target
         text, anomaly_maps = self.score_parts(encoded, target)
-        return self.image_score(text, map_maxima(anomaly_maps), target), anomaly_maps
+        return self.image_score(text, maps.map_maxima(anomaly_maps), target), anomaly_maps
 
     def score_parts(self, encoded: Encoded, target: Target) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W)."""
-        projected = self.adapters(encoded.stages)
+        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
         to_references = distances(encoded.stages, target.banks) if target.is_few_shot else []
         with _full_precision(encoded.embedding):
-            text = text_score(encoded.embedding.float(), target.text_features)
-            anomaly_maps = zero_shot_map(_float(projected), target.text_features, self.image_size)
+            text = maps.text_score(encoded.embedding.float(), target.text_features)
+            anomaly_maps = maps.zero_shot_map(_float(projected), target.text_features, self.image_size)
             if to_references:
-                anomaly_maps = anomaly_maps + few_shot_map(to_references, self.image_size)
+                anomaly_maps = anomaly_maps + maps.few_shot_map(to_references, self.image_size)
         return text, anomaly_maps
 
     def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
@@ -210,7 +197,7 @@ class AprilGanModel(nn.Module):
             return text
         theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=maxima.device)
         bounds = target.score_bounds
-        return few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
+        return maps.few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
 
     def set_score_bounds(self, maxima: Tensor | None) -> None:
         """Scale few-shot scores by the range of map maxima (M,) of normal and abnormal validation images.
@@ -218,13 +205,8 @@ class AprilGanModel(nn.Module):
         None, or a range so narrow that it would magnify rounding errors: by the theoretical range.
         """
         self.score_bounds.fill_(torch.nan)
-        if maxima is None or not self.target.is_few_shot:
-            return
-        low, high = maxima.min(), maxima.max()
-        if high - low > NARROW * self.map_upper_bound():
-            self.score_bounds.copy_(torch.stack([low, high]))
-        else:
-            logger.warning("The validation images' anomaly maps are too alike to scale few-shot scores by their range.")
+        if maxima is not None and self.target.is_few_shot:
+            self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
         """What no anomaly map exceeds: 1 per stage, and with references 2 more for the cosine distance."""
@@ -241,7 +223,9 @@ class AprilGanModel(nn.Module):
         """
         projected = self.adapters(self.encode(images).stages)
         with _full_precision(images):
-            probabilities = [stage_probabilities(tokens, features, self.image_size) for tokens in _float(projected)]
+            probabilities = [
+                maps.stage_probabilities(tokens, features, self.image_size) for tokens in _float(projected)
+            ]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
@@ -252,7 +236,7 @@ class AprilGanModel(nn.Module):
         stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
         # One such row would make every distance to the bank another one.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
-        check_finite(sums.sum(dim=0), "patch tokens of reference images")
+        maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
         return make_banks(stages, self.memory.dtype)
 
     def _reference_tokens(self, image: Tensor) -> list[Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from anomalib_aprilgan.compat.lightning import unrepeated
 from anomalib_aprilgan.components.calibration import normal_threshold
-from anomalib_aprilgan.torch_model import NARROW, AprilGanModel
+from anomalib_aprilgan.maps import NARROW
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +228,8 @@ def _reaches(raw: Tensor | None, threshold: Tensor, sensitivity: float, by_norma
     """Whether raw values reach the threshold; what the normalised ones say where a sensitivity moves the threshold."""
     if raw is None or by_normalized is None or sensitivity != 0.5:
         return by_normalized
-    return torch.where(threshold.isnan(), by_normalized, ~(raw < threshold))
+    # No torch.where: ONNX Runtime has none for truth values.
+    return ~(raw < threshold) & (by_normalized | ~threshold.isnan())
 
 
 def _positive(width: Tensor) -> Tensor:

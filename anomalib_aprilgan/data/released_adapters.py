@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pooch
 import requests
-from anomalib.data import AnomalibDataModule, MVTecAD
+from anomalib.data import AnomalibDataModule, MVTecAD, Visa
 from anomalib.utils.path import get_pretrained_weights_dir
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,24 @@ RELEASED_ADAPTERS = {
 def auto_adapters(datamodule: AnomalibDataModule | None) -> str:
     """Return the name of the adapters that were not trained on the data set to be tested."""
     return "visa" if isinstance(datamodule, MVTecAD) else "mvtecad"
+
+
+def adapters_to_fetch(wanted: str | None, loaded: str | None, datamodule: AnomalibDataModule | None) -> str | None:
+    """Return the name of the released adapters that a run needs, or None if what is loaded will do.
+
+    "auto" never tests on the data set that the adapters were trained on.
+
+    Args:
+        wanted: The argument ``adapters``.
+        loaded: Whose weights the model has, such as a checkpoint's; None: nobody's.
+        datamodule: Of the run.
+    """
+    sources = {"mvtecad": MVTecAD, "visa": Visa}
+    if wanted == "auto" and loaded in sources and isinstance(datamodule, sources[loaded]):
+        return auto_adapters(datamodule)
+    if loaded is not None or wanted is None:
+        return None
+    return auto_adapters(datamodule) if wanted == "auto" else wanted
 
 
 def fetch_adapters(name: str) -> Path:

@@ -364,7 +364,46 @@ def test_named_adapters_are_fetched_when_they_are_needed(
     assert set(weights.RELEASED_ADAPTERS) == {"mvtecad", "visa"}
 
 
+def test_auto_never_tests_on_what_its_adapters_were_trained_on(
+    make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
+    )
+    model = make(adapters="auto", class_name="bolt")
+    engine.predict(model, data_path=BOLT / "test" / "good" / "000.png")
+    assert asked == ["mvtecad"]
+    engine.test(model, datamodule=data())
+    engine.test(model, datamodule=data())
+    assert asked == ["mvtecad", "visa"]
+
+
+@pytest.mark.parametrize("adapters", [None, str(GOLDEN / "adapters.pth")])
+def test_outputs_carry_no_gradients(make: Callable[..., AprilGan], adapters: str | None) -> None:
+    model = make(adapters=adapters).model
+    model.setup("bolt")
+    prediction = model(torch.zeros(1, 3, GOLDEN_SIZE, GOLDEN_SIZE))
+    assert not prediction.pred_score.requires_grad
+    assert not prediction.anomaly_map.requires_grad
+    assert any(each.requires_grad for each in model.parameters()) == (adapters is None)
+
+
 # --- mistakes ---
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 84, 84), (3, GOLDEN_SIZE, GOLDEN_SIZE), (1, 1, GOLDEN_SIZE, GOLDEN_SIZE)])
+def test_images_of_another_size(make: Callable[..., AprilGan], shape: tuple) -> None:
+    model = make().model
+    model.setup("bolt")
+    with pytest.raises(ValueError, match=r"Expected preprocessed images \(B, 3, 70, 70\), got .*pre-processor"):
+        model(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("source", [BOLT / "train", ["a.png"]])
+def test_a_source_without_k_shot(make: Callable[..., AprilGan], source: object) -> None:
+    with pytest.raises(ValueError, match=r"`few_shot_source` is .* but `k_shot` is 0 .*: set `k_shot`"):
+        make(few_shot_source=source)
 
 
 def test_k_shot_larger_than_the_number_of_images(make: Callable[..., AprilGan], engine: Engine) -> None:

@@ -67,7 +67,7 @@ def few_shot(folder: Path, backbone: str = "vit", shots: int = 4, **memory: obje
         adapters=None,
         class_name="bolt",
         k_shot=shots,
-        few_shot_source=str(BOLT / "train"),
+        few_shot_source=str(BOLT / "train") if shots else None,
         visualizer=False,
         **memory,
     )
@@ -189,7 +189,9 @@ def test_an_inferencer_agrees_with_the_engine_on_files(
 ) -> None:
     """Through decoding and resizing: 8-bit rounding may differ in single pixels."""
     source = str(BOLT / "train")
-    model = AprilGan(**tiny_arguments, class_name="bolt", k_shot=shots, few_shot_source=source, visualizer=False)
+    model = AprilGan(
+        **tiny_arguments, class_name="bolt", k_shot=shots, few_shot_source=source if shots else None, visualizer=False
+    )
     batches = engine.predict(model, data_path=BOLT / "test" / "scratch")
     inferencer = TorchInferencer(engine.export(model, ExportType.TORCH, tmp_path), device="cpu")
     for batch in batches:
