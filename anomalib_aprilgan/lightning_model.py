@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.compat.anomalib import plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
@@ -104,6 +105,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
@@ -180,8 +182,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
     def val_dataloader(self) -> list:
         """No data: anomalib validates zero-shot models before predicting an image."""
         return []
-
-    # --- setting up ---
 
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""

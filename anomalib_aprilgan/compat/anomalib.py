@@ -13,6 +13,8 @@ from typing import Any
 
 import anomalib.metrics
 from anomalib.data import PredictDataset
+from anomalib.utils.path import generate_output_filename
+from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
@@ -81,18 +83,23 @@ def common_folder(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
-def output_path(path: Path, predicted: Sequence[Path], folder: Path) -> Path:
-    """Where to save the visualization of one of several predicted images.
+def output_paths(images: Sequence[Path], folder: Path, datamodule: Any) -> dict[Path, Path]:
+    """Where to save the visualization of each image of a run: where anomalib does, unless two would meet there.
 
     ``generate_output_filename`` keeps only the last folder of a path. Images of the same name in a/left and b/left
-    then overwrite each other.
+    then overwrite each other: all images keep the folders below the one that they share.
 
     Args:
-        path: The image.
-        predicted: All predicted images.
+        images: All images of the run.
         folder: Folder of all visualizations.
+        datamodule: Of the run; None: the images are those at a path, whose folders are always kept.
     """
-    return folder / path.absolute().relative_to(common_folder(predicted).parent)
+    names = (getattr(datamodule, "name", None), getattr(datamodule, "category", None))
+    paths = {image: generate_output_filename(image, folder, *names) for image in images}
+    if datamodule is not None and len(set(paths.values())) == len(paths):
+        return paths
+    shared = common_folder(images).parent
+    return {image: folder / image.absolute().relative_to(shared) for image in images}
 
 
 def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor] | None:
@@ -118,6 +125,14 @@ def image_metrics(scores: Tensor, labels: Tensor) -> dict[str, Tensor] | None:
 def category_folders(root: Path) -> list[str]:
     """The categories of a data set that have test images.
 
-    anomalib's Visa makes empty folders for categories that are not on disk.
+    anomalib's Visa makes empty folders for categories that are not on disk. Hidden folders are no categories.
     """
-    return sorted(path.name for path in root.glob("*") if any(path.glob("test/*/*")))
+    return sorted(path.name for path in root.glob("[!.]*") if any(path.glob("test/*/*")))
+
+
+def plain(value: Any) -> Any:
+    """A list or dictionary of OmegaConf as Python's own; anything else as it is.
+
+    ``get_model`` passes OmegaConf's containers on, which a checkpoint can't hold.
+    """
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

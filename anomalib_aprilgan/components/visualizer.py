@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anomalib.utils.path import generate_output_filename
+from anomalib.data import PredictDataset
 from anomalib.visualization import ImageVisualizer
 from anomalib.visualization.image.functional import add_text_to_image
 from lightning.pytorch import Trainer
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_aprilgan.compat.anomalib import output_path
+from anomalib_aprilgan.compat.anomalib import output_paths
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.data.predict import path_datasets
 
@@ -31,9 +31,14 @@ class AprilGanVisualizer(ImageVisualizer):
     range.
     """
 
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Forget where the images of an earlier run were saved."""
+        del trainer, pl_module
+        self._paths: dict[Path, Path] = {}
+
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Have images kept at the visualization's size when they are decoded for the model."""
-        del pl_module
+        self.on_test_start(trainer, pl_module)
         width, height = self.field_size
         for dataset in path_datasets(trainer).values():
             dataset.thumbnail_size = [height, width]
@@ -45,7 +50,7 @@ class AprilGanVisualizer(ImageVisualizer):
         del outputs, batch_idx
         dataset = path_datasets(trainer).get(dataloader_idx)
         for item in batch:
-            path = self._path(item, trainer, dataset)
+            path = self._path(item, trainer, dataloader_idx)
             path.parent.mkdir(parents=True, exist_ok=True)
             thumbnail = getattr(dataset, "thumbnails", {}).pop(item.image_path, None)
             shown = item if thumbnail is None else replace(item, image=thumbnail, image_path=None)
@@ -68,15 +73,18 @@ class AprilGanVisualizer(ImageVisualizer):
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
         return add_text_to_image(framed, caption(item, class_name), size=16, position=(6, 5))
 
-    def _path(self, item: Any, trainer: Trainer, dataset: Any) -> Path:
-        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
-        path = Path(item.image_path or "image.png")
-        if dataset is not None:
-            return output_path(path, dataset.image_filenames, folder)
-        datamodule = getattr(trainer, "datamodule", None)
-        return generate_output_filename(
-            path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
-        )
+    def _path(self, item: Any, trainer: Trainer, dataloader_idx: int) -> Path:
+        """Where to save the visualization of an image: no other image of the run has the same place."""
+        image = Path(item.image_path or "image.png")
+        if image not in self._paths:
+            loaders: Any = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
+            dataset = (loaders[dataloader_idx] if isinstance(loaders, list) else loaders).dataset
+            at_path = isinstance(dataset, PredictDataset)
+            images = dataset.image_filenames if at_path else [*dataset.samples.image_path]
+            folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+            datamodule = None if at_path else getattr(trainer, "datamodule", None)
+            self._paths |= output_paths([*map(Path, images)], folder, datamodule)
+        return self._paths[image]
 
 
 def _map_range(module: Any) -> float:

@@ -115,6 +115,13 @@ def unreadable(paths: Iterable[str | Path]) -> dict[Path, str]:
         return {path: why for path, why in zip(files, pool.map(reason, files), strict=True) if why is not None}
 
 
+def is_hidden(path: str | Path, root: str | Path) -> bool:
+    """Whether a file, or a folder between it and ``root``, is one that Jupyter, macOS or an editor keeps for itself."""
+    path, root = Path(path).absolute(), Path(root).absolute()
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-2:]
+    return any(part.startswith(".") or part in {"__MACOSX", "__pycache__"} or part.endswith("~") for part in parts)
+
+
 def readable(paths: Iterable[str | Path]) -> list[Path]:
     """The files that can be read as images. The others are logged with the reason.
 

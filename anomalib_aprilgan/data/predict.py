@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import Image
 
-from anomalib_aprilgan.compat.anomalib import change_class
-from anomalib_aprilgan.data.images import decode, readable, scaled_by_anomalib
+from anomalib_aprilgan.compat.anomalib import change_class, common_folder
+from anomalib_aprilgan.data.images import decode, is_hidden, readable, scaled_by_anomalib
 
 
 class ImagesToPredict(PredictDataset):
@@ -51,7 +51,9 @@ def leave_out_unreadable(trainer: Trainer) -> None:
     """
     loaders: Any = trainer.predict_dataloaders
     for number, dataset in path_datasets(trainer).items():
-        dataset.image_filenames = readable(dataset.image_filenames)
+        root = common_folder(dataset.image_filenames)
+        visible = [path for path in dataset.image_filenames if not is_hidden(path, root)]
+        dataset.image_filenames = readable(visible or dataset.image_filenames)
         if loaders[number].num_workers == 0:  # else other processes have copies of the data set already
             change_class(dataset, ImagesToPredict)
             dataset.thumbnails = {}

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.data.augmentations import augmentations
-from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.data.images import is_hidden, read_rgb
 from anomalib_aprilgan.target import RUN, References, TargetRequest
 
 
@@ -153,7 +153,8 @@ def normal_train_images(datamodule: AnomalibDataModule) -> list[str]:
         msg = "`k_shot` needs normal images of the target: give the data module a `target`, or use `few_shot_source`."
         raise ValueError(msg)
     samples = source.train_data.samples
-    return [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
+    normal = [str(path) for path in samples.image_path[samples.label_index == LabelName.NORMAL]]
+    return [path for path in normal if not is_hidden(path, getattr(source, "root", None) or Path(path).parents[1])]
 
 
 def folder_images(folder: str | Path) -> list[str]:
@@ -166,10 +167,14 @@ def folder_images(folder: str | Path) -> list[str]:
         msg = f"`few_shot_source` {str(folder)!r} does not exist. Give a folder or a list of normal images."
         raise ValueError(msg)
     try:
-        return [str(path) for path in get_image_filenames(folder)]
+        images = [path for path in get_image_filenames(folder) if not is_hidden(path, folder)]
     except ValueError as error:
         msg = f"`few_shot_source` {str(folder)!r} holds no images: {error}"
         raise ValueError(msg) from error
+    if not images:
+        msg = f"`few_shot_source` {str(folder)!r} holds no images but hidden ones."
+        raise ValueError(msg)
+    return [str(path) for path in images]
 
 
 def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from anomalib.models import get_model
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan
@@ -387,6 +388,17 @@ def test_outputs_carry_no_gradients(make: Callable[..., AprilGan], adapters: str
     assert not prediction.pred_score.requires_grad
     assert not prediction.anomaly_map.requires_grad
     assert any(each.requires_grad for each in model.parameters()) == (adapters is None)
+
+
+def test_get_model_with_lists_and_dictionaries(tiny_arguments: dict, engine: Engine, tmp_path: Path) -> None:
+    prompts = {"normal_states": ["{}"], "abnormal_states": ["bad {}"], "templates": ["a {}."]}
+    source = [str(BOLT / "train" / "good" / name) for name in ("000.png", "001.png")]
+    arguments = {**tiny_arguments, "prompts": prompts, "k_shot": 2, "few_shot_source": source}
+    model = get_model({"class_path": "AprilGan", "init_args": arguments})
+    engine.predict(model, data_path=BOLT / "test" / "good" / "000.png")
+    assert model.reference_paths == source
+    engine.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True)["hyper_parameters"]["few_shot_source"] == source
 
 
 # --- mistakes ---

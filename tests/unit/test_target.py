@@ -78,6 +78,16 @@ def test_references_are_what_their_files_contain(tmp_path: Path) -> None:
     assert here != resolve_references(replace(REQUEST, source=str(copy)), None)
 
 
+def test_hidden_files_are_no_references(tmp_path: Path) -> None:
+    shutil.copytree(GOOD, tmp_path / "good")
+    shutil.copytree(GOOD, tmp_path / "good" / ".ipynb_checkpoints")
+    references = resolve_references(TargetRequest(k_shot=4, source=tmp_path / "good"), None)
+    assert len(set(references.paths)) == 4
+    assert not any("checkpoints" in path for path in references.paths)
+    with pytest.raises(ValueError, match="number of normal reference images, 4"):
+        resolve_references(TargetRequest(k_shot=5, source=tmp_path / "good"), None)
+
+
 def test_known_references_are_kept_where_nothing_else_is_named(tmp_path: Path) -> None:
     shutil.copytree(GOOD, tmp_path / "good")
     known = resolve_references(replace(REQUEST, source=tmp_path / "good"), None)

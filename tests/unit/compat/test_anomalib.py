@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import anomalib.metrics
 import pytest
@@ -68,8 +69,27 @@ def test_anomalib_stops_at_a_file_that_is_no_image(tmp_path: Path) -> None:
 def test_anomalib_gives_visualizations_the_same_name(tmp_path: Path) -> None:
     paths = [tmp_path / "parts" / folder / "left" / "1.png" for folder in "ab"]
     assert len({generate_output_filename(path, tmp_path) for path in paths}) == 1
-    ours = [compat.output_path(path, paths, tmp_path / "images") for path in paths]
+    ours = [*compat.output_paths(paths, tmp_path / "images", None).values()]
     assert ours == [tmp_path / "images" / "parts" / folder / "left" / "1.png" for folder in "ab"]
+
+
+def test_images_of_a_test_keep_anomalibs_place_unless_two_would_meet_there(tmp_path: Path) -> None:
+    data = SimpleNamespace(name="parts", category=None)
+    one = [tmp_path / "day1" / name for name in ("1.png", "2.png")]
+    assert [*compat.output_paths(one, tmp_path, data).values()] == [
+        generate_output_filename(path, tmp_path, "parts", None) for path in one
+    ]
+    two = [tmp_path / day / "bad" / "1.png" for day in ("day1", "day2")]
+    assert [path.parts[-3:] for path in compat.output_paths(two, tmp_path, data).values()] == [
+        (day, "bad", "1.png") for day in ("day1", "day2")
+    ]
+
+
+def test_hidden_folders_are_no_categories(tmp_path: Path) -> None:
+    for name in ("bolt", ".ipynb_checkpoints"):
+        (tmp_path / name / "test" / "good").mkdir(parents=True)
+        (tmp_path / name / "test" / "good" / "0.png").touch()
+    assert compat.category_folders(tmp_path) == ["bolt"]
 
 
 def test_common_folder() -> None:
