@@ -1,10 +1,9 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line ``aprilgan``: whole comparisons on the goldens' data set, broken off and resumed."""
+"""The command line ``aprilgan``: whole comparisons on the goldens' data set, interrupted and resumed."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,17 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from jsonargparse import ArgumentParser
 
 from anomalib_aprilgan import cli
 from anomalib_aprilgan.comparison import execution
-from anomalib_aprilgan.comparison.grid import Grid, read_datasets, read_models
 from anomalib_aprilgan.comparison.results import FILE, read_results, read_rows
-from conftest import GOLDEN
+from conftest import DATASET, ROOT
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = sorted([*(ROOT / "configs").glob("compare_*.yaml"), ROOT / "configs" / "vand.yaml"])
 Run = Callable[..., int]
+NOWHERE = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": "nowhere"}}
+CLUSTERS = pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
+SIGNALS = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
 
 
 @pytest.fixture
@@ -43,7 +41,7 @@ def config(tiny_arguments: dict, tmp_path: Path) -> dict:
         "datasets": {
             "goldens": {
                 "class_path": "anomalib.data.MVTecAD",
-                "init_args": {"root": str(GOLDEN / "dataset"), "eval_batch_size": 4, "num_workers": 0},
+                "init_args": {"root": str(DATASET), "eval_batch_size": 4, "num_workers": 0},
             }
         },
         "output": str(tmp_path / "output"),
@@ -56,18 +54,31 @@ def config(tiny_arguments: dict, tmp_path: Path) -> dict:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs ``aprilgan compare`` with a configuration and returns the exit code."""
+def aprilgan(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``aprilgan`` with arguments and returns the exit code."""
 
-    def compare(config: dict, *arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["aprilgan", "compare", "--config", write(config, tmp_path), *arguments])
+    def main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["aprilgan", *arguments])
         try:
             cli.main()
         except SystemExit as end:
             return end.code
         return 0
 
-    return compare
+    return main
+
+
+@pytest.fixture
+def run(aprilgan: Run, tmp_path: Path) -> Run:
+    """Runs ``aprilgan compare`` with a configuration and returns the exit code."""
+    return lambda config, *arguments: aprilgan("compare", "--config", write(config, tmp_path), *arguments)
+
+
+@pytest.fixture
+def worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets worker processes import this checkout, and ignore warnings, which are errors in tests."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
 
 
 def write(config: dict, folder: Path) -> str:
@@ -78,56 +89,47 @@ def write(config: dict, folder: Path) -> str:
 
 def numbers(output: Path) -> pd.DataFrame:
     """The results without what differs between runs: times and memory."""
-    table = read_results(output).sort_values(["model", "category", "shots", "seed"], ignore_index=True)
-    return table.drop(columns=["seconds_per_image", "peak_memory_mib", "finished"])
+    return read_results(output).drop(columns=["seconds_per_image", "peak_memory_mib", "finished"])
 
 
 def tables(output: Path) -> list[str]:
     return [line for line in (output / "tables.csv").read_text().splitlines() if not line.startswith("Cost,")]
 
 
-def test_compare(run: Run, config: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_compare(
+    run: Run, aprilgan: Run, config: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     assert run(config) == 0
     output = Path(config["output"])
     results = read_results(output)
     assert len(results) == 2 * (1 + 2 * 2) + 2 * (2 * 2)
     assert set(results.status) == {"ok"}
-    assert {path.name for path in output.iterdir()} == {
-        FILE,
-        "figures",
-        "pictures",
-        "tables.csv",
-        "tables.md",
-        "tables.tex",
-    }
+    files = {FILE, "figures", "pictures", "tables.csv", "tables.md", "tables.tex"}
+    assert {path.name for path in output.iterdir()} == files
     names = {"maps_goldens_bolt", "maps_goldens_fabric", "shots_goldens"}
-    assert {path.name for path in (output / "figures").iterdir()} == {
-        f"{name}.{end}" for name in names for end in ("png", "pdf")
-    }
+    figures = {f"{name}.{end}" for name in names for end in ("png", "pdf")}
+    assert {path.name for path in (output / "figures").iterdir()} == figures
     printed = capsys.readouterr()
     assert "goldens: mean over 2 categories" in printed.out
     assert "18/18 runs" in printed.err
 
     # once more: nothing is left to do
-    monkeypatch.setattr(execution, "run_job", lambda *_: pytest.fail("a finished run was made again"))
+    monkeypatch.setattr(execution, "run_job", lambda *_: pytest.fail("a finished run was repeated"))
     before = (output / FILE).read_bytes()
     assert run(config) == 0
     assert (output / FILE).read_bytes() == before
 
-    for kind, wanted in (("vand", "### VAND 2023, few-shot track"), ("cost", "### Cost"), ("categories", "bolt")):
-        monkeypatch.setattr(
-            sys, "argv", ["aprilgan", "table", "--output", str(output), "--kind", kind, "--format", "md"]
-        )
+    for kind, expected in (("vand", "### VAND 2023, few-shot track"), ("cost", "### Cost"), ("categories", "bolt")):
         capsys.readouterr()
-        cli.main()
-        assert wanted in capsys.readouterr().out
-    arguments = ["--models", '["AprilGan"]', "--shots", "[0, 2]", "--metrics", '["pixel_PRO_authors"]']
-    monkeypatch.setattr(sys, "argv", ["aprilgan", "figure", "--output", str(output), *arguments])
-    cli.main()
+        assert aprilgan("table", "--output", str(output), "--kind", kind, "--format", "md") == 0
+        assert expected in capsys.readouterr().out
+    chosen = ["--models", '["AprilGan"]', "--shots", "[0, 2]", "--metrics", '["pixel_PRO_authors"]']
+    assert aprilgan("figure", "--output", str(output), *chosen) == 0
     assert "6 files" in capsys.readouterr().out
 
 
-def break_off(config: dict, folder: Path, number: signal.Signals) -> int:
+def interrupt(config: dict, folder: Path, number: signal.Signals) -> int:
     """Sends the signal to another process that runs the comparison, after three results; returns its exit status."""
     results = Path(config["output"]) / FILE
     script = "from anomalib_aprilgan.cli import main; main()"
@@ -143,18 +145,20 @@ def break_off(config: dict, folder: Path, number: signal.Signals) -> int:
     return process.wait(60)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.slow
+@SIGNALS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_terminated(config: dict, tmp_path: Path, number: signal.Signals) -> None:
     statuses = {signal.SIGTERM: {128 + signal.SIGTERM}, signal.SIGINT: {1, -signal.SIGINT}}  # Lightning's, Python's
-    assert break_off(config, tmp_path, number) in statuses[number]
+    assert interrupt(config, tmp_path, number) in statuses[number]
     assert set(read_results(Path(config["output"])).status) == {"ok"}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.slow
+@SIGNALS
 def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
     output = Path(config["output"])
-    break_off(config, tmp_path, signal.SIGKILL)
+    interrupt(config, tmp_path, signal.SIGKILL)
     survived = (output / FILE).read_bytes()
     survived = survived[: survived.rfind(b"\n") + 1]
     assert 3 <= survived.count(b"\n") < 18
@@ -164,17 +168,16 @@ def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
     assert run(config) == 0
     assert (output / FILE).read_bytes().startswith(survived)
     rows = read_rows(output / FILE)
-    assert len(rows) == 18  # no run was made twice
+    assert len(rows) == 18  # no run was repeated
 
-    unbroken = {**config, "output": str(tmp_path / "unbroken")}
-    assert run(unbroken) == 0
-    pd.testing.assert_frame_equal(numbers(output), numbers(tmp_path / "unbroken"))
-    assert tables(output) == tables(tmp_path / "unbroken")
+    assert run({**config, "output": str(tmp_path / "uninterrupted")}) == 0
+    pd.testing.assert_frame_equal(numbers(output), numbers(tmp_path / "uninterrupted"))
+    assert tables(output) == tables(tmp_path / "uninterrupted")
 
 
-def test_workers_give_the_same_numbers(run: Run, config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+@pytest.mark.slow
+@pytest.mark.usefixtures("worker_processes")
+def test_workers_give_the_same_numbers(run: Run, config: dict, tmp_path: Path) -> None:
     config = {**config, "shots": [0, 1], "seeds": [0]}
     assert run(config) == 0
     parallel = {**config, "output": str(tmp_path / "parallel")}
@@ -186,7 +189,8 @@ def test_workers_give_the_same_numbers(run: Run, config: dict, tmp_path: Path, m
     get_reusable_executor().shutdown(wait=True)
 
 
-def test_failed_run_is_recorded_and_the_others_go_on(run: Run, config: dict, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.slow
+def test_failed_run_is_recorded_and_the_others_continue(run: Run, config: dict, capsys: pytest.CaptureFixture) -> None:
     config["models"]["Broken"] = {"class_path": "anomalib.models.Padim", "init_args": {"backbones": "x"}}
     config.update(shots=[1, 9], seeds=[0])
     assert run(config) == 1
@@ -206,15 +210,17 @@ def test_failed_run_is_recorded_and_the_others_go_on(run: Run, config: dict, cap
         ({"models": {"x": {"class_path": "anomalib.models.Nothing"}}}, "unknown class_path 'anomalib.models.Nothing'"),
         ({"models": {"x": {"init_args": {}}}}, "`models.x` has no 'class_path'"),
         ({"shots": []}, "`shots` must be different numbers"),
-        (
-            {"datasets": {"d": {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": "nowhere"}}}},
-            "The `root` 'nowhere' of the data set 'd' does not exist",
-        ),
+        ({"datasets": {"d": NOWHERE}}, "The `root` 'nowhere' of the data set 'd' does not exist"),
     ],
 )
 def test_wrong_configuration(run: Run, config: dict, change: dict, message: str) -> None:
     assert message in run({**config, **change})
     assert not Path(config["output"]).exists()
+
+
+def test_training_of_what_has_adapters(run: Run, config: dict) -> None:
+    config["models"]["AprilGan"]["train"] = {"data": {"class_path": "anomalib_aprilgan.AuxiliaryDataModule"}}
+    assert "`models.AprilGan.train` makes the adapters of an AprilGan whose `adapters` are not set" in run(config)
 
 
 def test_results_of_an_older_version_are_left_alone(run: Run, config: dict) -> None:
@@ -225,13 +231,12 @@ def test_results_of_an_older_version_are_left_alone(run: Run, config: dict) -> N
     assert path.read_text() == '{"schema": 0, "model": "AprilGan"}\n'
 
 
-@pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
+@CLUSTERS
 def test_backend_not_installed(
     monkeypatch: pytest.MonkeyPatch, run: Run, config: dict, backend: str, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    message = run(config, "--backend", backend)
-    assert f"pip install 'anomalib-aprilgan[{backend}]'" in message
+    assert f"pip install 'anomalib-aprilgan[{backend}]'" in run(config, "--backend", backend)
 
 
 def test_unknown_backend() -> None:
@@ -239,64 +244,10 @@ def test_unknown_backend() -> None:
         execution.run_grid(None, Path(), backend="spark")
 
 
-@pytest.mark.parametrize(("backend", "module"), [("ray", "ray.util.joblib"), ("dask", "distributed")])
-def test_cluster(run: Run, config: dict, monkeypatch: pytest.MonkeyPatch, backend: str, module: str) -> None:
+@pytest.mark.slow
+@CLUSTERS
+@pytest.mark.usefixtures("worker_processes")
+def test_cluster(run: Run, config: dict, backend: str, module: str) -> None:
     pytest.importorskip(module)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     assert run({**config, "shots": [1], "seeds": [0]}, "--backend", backend, "--n_jobs", "2") == 0
     assert len(read_results(Path(config["output"]))) == 4
-
-
-def test_adapters_are_trained_once(run: Run, config: dict) -> None:
-    arguments = {**config["models"]["AprilGan"]["init_args"], "adapters": None}
-    auxiliary = {
-        "class_path": "anomalib.data.MVTecAD",
-        "init_args": {"root": str(GOLDEN / "dataset"), "category": "bolt"},
-    }
-    data = {
-        "class_path": "anomalib_aprilgan.AuxiliaryDataModule",
-        "init_args": {"auxiliary": auxiliary, "categories": ["bolt"], "num_workers": 0},
-    }
-    config["models"] = {
-        "AprilGan": {
-            "class_path": "anomalib_aprilgan.AprilGan",
-            "init_args": arguments,
-            "train": {"data": data, "max_epochs": 1},
-        }
-    }
-    config["datasets"]["goldens"]["categories"] = ["fabric"]
-    config["shots"] = [0]
-    assert run(config) == 0
-    (kept,) = (Path(config["output"]) / "adapters").iterdir()
-    made = kept.stat().st_mtime_ns
-    config["shots"] = [0, 1]
-    assert run(config) == 0
-    assert kept.stat().st_mtime_ns == made
-    assert read_results(Path(config["output"])).adapters_sha256.nunique() == 1
-
-
-def test_training_of_what_has_adapters(run: Run, config: dict) -> None:
-    config["models"]["AprilGan"]["train"] = {"data": {"class_path": "anomalib_aprilgan.AuxiliaryDataModule"}}
-    assert "`models.AprilGan.train` makes the adapters of an AprilGan whose `adapters` are not set" in run(config)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configurations(path: Path) -> None:
-    parser = ArgumentParser()
-    parser.add_function_arguments(cli.compare)
-    parser.add_argument("--config", action="config")
-    values = parser.instantiate_classes(parser.parse_args(["--config", str(path)]))
-    grid = Grid(
-        read_models(values.models),
-        read_datasets(values.datasets),
-        values.shots,
-        values.seeds,
-        values.mask_size,
-        values.pictures,
-        values.trainer or {},
-    )
-    possible = {name: execution.possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
-    jobs = grid.jobs({name: spec.categories or ["bottle"] for name, spec in grid.datasets.items()}, possible)
-    assert {job.model for job in jobs} == set(grid.models)
-    json.dumps(grid.settings(jobs[0].model, jobs[0].dataset))

@@ -16,15 +16,16 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_aprilgan.comparison import classes, datasets, models
+from anomalib_aprilgan.comparison.device import choose_device
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
-from anomalib_aprilgan.comparison.runs import choose_device, run_job
+from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
+from anomalib_aprilgan.comparison.runs import run_job
 from anomalib_aprilgan.data import references
-from conftest import GOLDEN, TINY_CLIP
+from conftest import DATASET, TINY_CLIP
 
-MVTEC = DataSpec(
-    "anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset"), "num_workers": 0, "eval_batch_size": 4}, ["bolt"]
-)
+MVTEC = DataSpec("anomalib.data.MVTecAD", {"root": str(DATASET), "num_workers": 0, "eval_batch_size": 4}, ["bolt"])
 SMALL = {"backbone": "resnet10t", "pre_trained": False}
+SPADE = ModelSpec("anomalib_aprilgan.comparison.spade.Spade", {**SMALL, "image_size": 64})
 WINCLIP = ModelSpec("anomalib.models.WinClip", {"scales": [2]})
 
 
@@ -39,14 +40,17 @@ def run(spec: ModelSpec, shots: int, category: str = "bolt", seed: int = 0, **kw
 
 
 @pytest.fixture
+def april_gan_spec(tiny_arguments: dict) -> ModelSpec:
+    return ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
+
+
+@pytest.fixture
 def golden_draw(monkeypatch: pytest.MonkeyPatch, golden: dict) -> None:
     """Draws the goldens' references, which the authors drew with replacement."""
 
     def draw(candidates: list[str], shots: int, *_options: object) -> list[str]:
-        category = Path(candidates[0]).relative_to(GOLDEN / "dataset").parts[0]
-        return [
-            str(GOLDEN / "dataset" / path) for path in golden[f"few{shots}/references"] if path.startswith(category)
-        ]
+        category = Path(candidates[0]).relative_to(DATASET).parts[0]
+        return [str(DATASET / path) for path in golden[f"few{shots}/references"] if path.startswith(category)]
 
     monkeypatch.setattr(references, "draw_references", draw)
 
@@ -54,17 +58,16 @@ def golden_draw(monkeypatch: pytest.MonkeyPatch, golden: dict) -> None:
 @pytest.mark.usefixtures("golden_draw")
 @pytest.mark.parametrize("shots", [0, 1, 2])
 @pytest.mark.parametrize("category", ["bolt", "fabric"])
-def test_april_gan_has_the_authors_numbers(golden: dict, tiny_arguments: dict, shots: int, category: str) -> None:
-    row = run(ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments), shots, category)
+def test_april_gan_has_the_authors_numbers(golden: dict, april_gan_spec: ModelSpec, shots: int, category: str) -> None:
+    row = run(april_gan_spec, shots, category)
     assert row["status"] == "ok", row["error"]
     index = list(golden["metrics/categories"]).index(category)
-    names = {"AUROC": "auroc", "F1Max": "f1", "AP": "ap"}
-    for ours, theirs in names.items():
+    prefix = f"{f'few{shots}' if shots else 'zero'}/metrics"
+    for ours, theirs in (("AUROC", "auroc"), ("F1Max", "f1"), ("AP", "ap")):
         for level, suffix in (("image", "sp"), ("pixel", "px")):
-            expected = golden[f"{f'few{shots}' if shots else 'zero'}/metrics/{theirs}_{suffix}"][index]
+            expected = golden[f"{prefix}/{theirs}_{suffix}"][index]
             assert row[f"{level}_{ours}"] == pytest.approx(expected, abs=1e-3)
-    expected = golden[f"{f'few{shots}' if shots else 'zero'}/metrics/aupro"][index]
-    assert row["pixel_PRO_authors"] == pytest.approx(expected, abs=0.005)
+    assert row["pixel_PRO_authors"] == pytest.approx(golden[f"{prefix}/aupro"][index], abs=0.005)
     assert len(row["references"]) == shots
     assert len(row["adapters_sha256"]) == 64
     assert (row["n_images"], row["n_abnormal"]) == (9, 5)
@@ -73,21 +76,18 @@ def test_april_gan_has_the_authors_numbers(golden: dict, tiny_arguments: dict, s
 
 
 def test_masks_are_the_authors(golden: dict) -> None:
-    from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
-
     datamodule = datasets.build_datamodule(MVTEC, "fabric")  # 112 x 80 pixels
     datamodule.setup(TrainerFn.FITTING)
     chosen = golden["categories"] == "fabric"
-    paths = [str(GOLDEN / "dataset" / path) for path in golden["image_paths"][chosen]]
+    paths = [str(DATASET / path) for path in golden["image_paths"][chosen]]
     truth = read_ground_truth(datamodule, paths, 70)
     np.testing.assert_array_equal(truth.masks, golden["masks"][chosen].astype(bool))
     np.testing.assert_array_equal(truth.labels, golden["labels"][chosen].astype(bool))
 
 
-def test_a_cached_model_forgets_its_references(tiny_arguments: dict) -> None:
-    spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
+def test_a_cached_model_forgets_its_references(april_gan_spec: ModelSpec) -> None:
     models._build_once.cache_clear()
-    first, few, again = (run(spec, shots) for shots in (0, 2, 0))
+    first, few, again = (run(april_gan_spec, shots) for shots in (0, 2, 0))
     assert models._build_once.cache_info().misses == 1
     same = [name for name in first if name.startswith(("image_", "pixel_"))]
     assert [first[name] for name in same] == [again[name] for name in same]
@@ -100,7 +100,7 @@ def test_a_cached_model_forgets_its_references(tiny_arguments: dict) -> None:
         ("anomalib.models.Patchcore", {**SMALL, "layers": ["layer1"]}),
         ("anomalib.models.Padim", {**SMALL, "layers": ["layer1", "layer2"], "n_features": 8}),
         ("anomalib.models.AnomalyDINO", {"encoder_name": "tiny_dino_base"}),
-        ("anomalib_aprilgan.comparison.spade.Spade", {**SMALL, "image_size": 64}),
+        (SPADE.class_path, SPADE.init_args),
     ],
 )
 def test_trained_models(monkeypatch: pytest.MonkeyPatch, class_path: str, init_args: dict) -> None:
@@ -128,14 +128,13 @@ def test_trained_models(monkeypatch: pytest.MonkeyPatch, class_path: str, init_a
     assert row["status"] == "ok", row["error"]
     assert 0 <= row["pixel_PRO"] <= 1
     assert row["adapters_sha256"] is None
-    root = (GOLDEN / "dataset").resolve()
+    root = DATASET.resolve()
     assert sorted(Path(path).resolve().relative_to(root).as_posix() for path in seen) == sorted(row["references"])
 
 
-def test_all_models_see_the_same_references(tiny_arguments: dict) -> None:
-    april_gan = run(ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments), 2, seed=3)
-    spade = run(ModelSpec("anomalib_aprilgan.comparison.spade.Spade", {**SMALL, "image_size": 64}), 2, seed=3)
-    other_seed = run(ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments), 2, seed=4)
+def test_all_models_see_the_same_references(april_gan_spec: ModelSpec) -> None:
+    april_gan, spade = run(april_gan_spec, 2, seed=3), run(SPADE, 2, seed=3)
+    other_seed = run(april_gan_spec, 2, seed=4)
     assert april_gan["references"] == spade["references"]
     assert april_gan["references"] != other_seed["references"]
     assert all(path.startswith("bolt/train/good/") for path in april_gan["references"])
@@ -176,95 +175,83 @@ def test_winclip_is_not_refused() -> None:
     models.check_winclip("2.26.0")
 
 
-def test_more_shots_than_training_images_is_a_failed_run() -> None:
-    row = run(ModelSpec("anomalib_aprilgan.comparison.spade.Spade", SMALL), 10)
+@pytest.mark.parametrize(
+    ("spec", "shots", "message"),
+    [
+        (SPADE, 10, "`k_shot` 10 is larger than the number of normal reference images, 4"),
+        (ModelSpec("anomalib.models.Padim", {"backbones": "resnet18"}), 2, "Padim can't be made with the `init_args`"),
+    ],
+)
+def test_failed_run(spec: ModelSpec, shots: int, message: str) -> None:
+    row = run(spec, shots)
     assert row["status"] == "failed"
-    assert "`k_shot` 10 is larger than the number of normal reference images, 4" in row["error"]
+    assert message in row["error"]
     assert "Traceback" in row["traceback"]
-
-
-def test_wrong_argument_is_a_failed_run() -> None:
-    row = run(ModelSpec("anomalib.models.Padim", {"backbones": "resnet18"}), 2)
-    assert row["status"] == "failed"
-    assert "anomalib.models.Padim can't be made with the `init_args`" in row["error"]
 
 
 @pytest.mark.parametrize(
     ("name", "count", "expected"),
-    [
-        ("MainProcess", 2, "cuda:0"),
-        ("LokyProcess-1", 2, "cuda:1"),
-        ("LokyProcess-4", 3, "cuda:1"),
-        ("LokyProcess-2", 1, "cuda:0"),
-    ],
+    [("MainProcess", 2, 0), ("LokyProcess-1", 2, 1), ("LokyProcess-4", 3, 1), ("LokyProcess-2", 1, 0)],
 )
-def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, name: str, count: int, expected: str) -> None:
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, name: str, count: int, expected: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(multiprocessing.current_process(), "name", name)
-    assert str(choose_device("auto")) == expected
+    assert str(choose_device("auto")) == f"cuda:{expected}"
     assert str(choose_device("cpu")) == "cpu"
 
 
-def test_pictures(tiny_arguments: dict) -> None:
-    spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
-    row, thumbnails = run_job(grid(spec, thumbnails=3), Job("model", "goldens", "bolt", 0, 0))
+def test_thumbnails(april_gan_spec: ModelSpec) -> None:
+    job = Job("model", "goldens", "bolt", 0, 0)
+    row, thumbnails = run_job(grid(april_gan_spec, thumbnails=3), job)
     assert row["status"] == "ok"
     assert thumbnails["images"].shape == (3, 256, 256, 3)
     assert thumbnails["maps"].shape == (3, 70, 70)
     assert [mask.any() for mask in thumbnails["masks"]] == [False, True, True]
     assert thumbnails["range"][0] <= thumbnails["maps"].min()
-    _, none = run_job(grid(spec, thumbnails=3, seeds=[1, 0]), Job("model", "goldens", "bolt", 0, 0))
+    _, none = run_job(grid(april_gan_spec, thumbnails=3, seeds=[1, 0]), job)
     assert none is None  # of the first seed only
 
 
-def test_data_set_without_masks(tmp_path: Path, tiny_arguments: dict) -> None:
+def test_data_set_without_masks(april_gan_spec: ModelSpec) -> None:
     folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/scratch"}
-    root = str(GOLDEN / "dataset" / "bolt")
+    root = str(DATASET / "bolt")
     data = DataSpec("anomalib.data.Folder", {"name": "parts", "root": root, "num_workers": 0, **folders})
-    spec = ModelSpec("anomalib_aprilgan.AprilGan", tiny_arguments)
-    whole = Grid({"model": spec}, {"parts": data}, [0], [0], 70, 2, {"accelerator": "cpu"})
-    (category,) = datasets.prepare_categories(data, "parts")
-    assert category == "parts"
-    row, _ = run_job(whole, Job("model", "parts", category, 0, 0))
+    assert datasets.prepare_categories(data, "parts") == ["parts"]
+    whole = Grid({"model": april_gan_spec}, {"parts": data}, [0], [0], 70, 2, {"accelerator": "cpu"})
+    row, _ = run_job(whole, Job("model", "parts", "parts", 0, 0))
     assert row["error"] is None
     assert row["image_AUROC"] is not None
     assert row["pixel_AUROC"] is None
-    del tmp_path
 
 
-def test_unknown_class_path() -> None:
-    with pytest.raises(ValueError, match=r"`models.model` has the unknown class_path 'anomalib.models.Padimm'"):
-        models.possible_shots(ModelSpec("anomalib.models.Padimm"), [1], "model")
+@pytest.mark.parametrize(
+    ("class_path", "message"),
+    [
+        ("anomalib.models.Padimm", r"`models.model` has the unknown class_path 'anomalib.models.Padimm'"),
+        ("anomalib.data.MVTecAD", "not a AnomalibModule of anomalib"),
+    ],
+)
+def test_wrong_class_path(class_path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.possible_shots(ModelSpec(class_path), [1], "model")
 
 
-def test_class_path_of_something_else() -> None:
-    with pytest.raises(ValueError, match="not a AnomalibModule of anomalib"):
-        models.possible_shots(ModelSpec("anomalib.data.MVTecAD"), [1], "model")
-
-
-def test_root_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere' of the data set 'goldens' does not exist"):
-        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path / "nowhere")}), "goldens")
-
-
-def test_category_missing() -> None:
-    with pytest.raises(ValueError, match=r"The categories \['nut'\] of the data set 'goldens' are not in"):
-        datasets.prepare_categories(
-            DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")}, ["bolt", "nut"]), "goldens"
-        )
-
-
-def test_no_category_on_disk(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"The categories \['bottle'\] of the data set 'empty' are not in"):
-        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(tmp_path)}), "empty")
-
-
-def test_empty_categories() -> None:
-    with pytest.raises(ValueError, match=r"`datasets.goldens.categories` is empty"):
-        datasets.prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")}, []), "goldens")
+@pytest.mark.parametrize(
+    ("root", "categories", "message"),
+    [
+        ("nowhere", None, "nowhere' of the data set 'parts' does not exist"),
+        ("empty", None, r"The categories \['bottle'\] of the data set 'parts' are not in"),
+        (DATASET, ["bolt", "nut"], r"The categories \['nut'\] of the data set 'parts' are not in"),
+        (DATASET, [], "`datasets.parts.categories` is empty"),
+    ],
+)
+def test_wrong_data_set(tmp_path: Path, root: str | Path, categories: list | None, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError if root == "nowhere" else ValueError, match=message):
+        datasets.prepare_categories(DataSpec(MVTEC.class_path, {"root": str(tmp_path / root)}, categories), "parts")
 
 
 def test_all_categories_on_disk() -> None:
-    spec = DataSpec("anomalib.data.MVTecAD", {"root": str(GOLDEN / "dataset")})
+    spec = DataSpec(MVTEC.class_path, {"root": str(DATASET)})
     assert datasets.prepare_categories(spec, "goldens") == ["bolt", "fabric"]

@@ -10,10 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
+from anomalib_aprilgan import cli
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec, read_datasets, read_models
+from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import SCHEMA, append_row, finished, read_results, read_rows, repair
+from conftest import ROOT
 
+CONFIGS = sorted([*(ROOT / "configs").glob("compare_*.yaml"), ROOT / "configs" / "vand.yaml"])
 GRID = Grid(
     models={"a": ModelSpec("x.A"), "b": ModelSpec("x.B", {"k": 1})},
     datasets={"d": DataSpec("y.D", {"root": "r"})},
@@ -24,6 +29,11 @@ GRID = Grid(
     trainer={},
 )
 JOB = Job("a", "d", "bolt", 1, 3)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.jsonl"
 
 
 def row(job: Job = JOB, grid: Grid = GRID, status: str = "ok") -> dict:
@@ -83,37 +93,35 @@ def test_wrong_datasets() -> None:
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "results.jsonl"
+    path = tmp_path / "deep" / "results.jsonl"  # the folder is made
     for shots in (0, 1):
         append_row(path, row(replace(JOB, shots=shots)))
     assert [each["shots"] for each in read_rows(path)] == [0, 1]
     assert finished(read_rows(path), GRID) == {replace(JOB, shots=0), JOB}
 
 
-def test_failed_runs_are_made_again_and_the_last_row_counts(tmp_path: Path) -> None:
-    append_row(tmp_path / "results.jsonl", row(status="failed"))
-    assert finished(read_rows(tmp_path / "results.jsonl"), GRID) == set()
-    append_row(tmp_path / "results.jsonl", row())
-    assert list(read_results(tmp_path).status) == ["ok"]
+def test_failed_runs_are_repeated_and_the_last_row_counts(path: Path) -> None:
+    append_row(path, row(status="failed"))
+    assert finished(read_rows(path), GRID) == set()
+    append_row(path, row())
+    assert list(read_results(path.parent).status) == ["ok"]
 
 
 @pytest.mark.parametrize("lost", [1, 20])
-def test_line_cut_off(tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: int) -> None:
-    path = tmp_path / "results.jsonl"
+def test_incomplete_line(path: Path, caplog: pytest.LogCaptureFixture, lost: int) -> None:
     for shots in (0, 1):
         append_row(path, row(replace(JOB, shots=shots)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-lost])
+    complete = path.read_bytes()
+    path.write_bytes(complete[:-lost])
     with caplog.at_level(logging.WARNING):
         assert [each["shots"] for each in read_rows(path)] == [0]
         repair(path)
     assert caplog.text.count("cut off in the middle") == 2
     append_row(path, row(JOB))
-    assert path.read_bytes() == whole  # the finished run was not lost
+    assert path.read_bytes() == complete  # the finished run was not lost
 
 
-def test_whole_file_is_not_repaired(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
+def test_complete_file_is_not_repaired(path: Path) -> None:
     repair(path)
     append_row(path, row())
     before = path.read_bytes()
@@ -121,30 +129,23 @@ def test_whole_file_is_not_repaired(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_older_version(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text(json.dumps({"schema": SCHEMA - 1, **row()}) + "\n")
-    with pytest.raises(ValueError, match=f"results.jsonl, line 1 has version {SCHEMA - 1} of the results"):
-        read_rows(path)
-    assert path.read_text()
-
-
-@pytest.mark.parametrize("line", ["model,dataset", "[]", "{}"])
-def test_something_else_in_the_file(tmp_path: Path, line: str) -> None:
-    (tmp_path / "results.jsonl").write_text(line + "\n")
-    with pytest.raises(ValueError, match="is not a result of `aprilgan compare`"):
-        read_rows(tmp_path / "results.jsonl")
-
-
-def test_no_results(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="run `aprilgan compare` with this `output` first"):
-        read_results(tmp_path)
-
-
-def test_empty_results(tmp_path: Path) -> None:
-    (tmp_path / "results.jsonl").touch()
-    with pytest.raises(ValueError, match=r"results.jsonl is empty"):
-        read_results(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, "run `aprilgan compare` with this `output` first"),
+        ("", ValueError, "results.jsonl is empty"),
+        ("model,dataset\n", ValueError, "is not a result of `aprilgan compare`"),
+        ("[]\n", ValueError, "is not a result of `aprilgan compare`"),
+        ("{}\n", ValueError, "is not a result of `aprilgan compare`"),
+        (f'{{"schema": {SCHEMA - 1}}}\n', ValueError, f"results.jsonl, line 1 has version {SCHEMA - 1} of the results"),
+    ],
+)
+def test_unreadable_results(path: Path, content: str | None, error: type[Exception], message: str) -> None:
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error, match=message):
+        read_results(path.parent)
+    assert content is None or path.read_text() == content
 
 
 def test_order_of_the_ends_does_not_matter(tmp_path: Path) -> None:
@@ -162,3 +163,17 @@ def test_other_settings() -> None:
 
 def test_rows_of_other_models_do_not_matter() -> None:
     assert finished([{**row(), "model": "gone", "settings": "?"}], GRID) == set()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configurations(path: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_function_arguments(cli.compare)
+    parser.add_argument("--config", action="config")
+    values = parser.instantiate_classes(parser.parse_args(["--config", str(path)]))
+    settings = (values.shots, values.seeds, values.mask_size, values.pictures, values.trainer or {})
+    grid = Grid(read_models(values.models), read_datasets(values.datasets), *settings)
+    possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
+    jobs = grid.jobs({name: spec.categories or ["bottle"] for name, spec in grid.datasets.items()}, possible)
+    assert {job.model for job in jobs} == set(grid.models)
+    json.dumps(grid.settings(jobs[0].model, jobs[0].dataset))
