@@ -55,22 +55,18 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
         quick_gelu: Run CLIP with QuickGELU, as OpenAI's weights were trained. The released adapters need False.
-        adapters: "mvtecad" or "visa", the authors' adapters trained on that data set; "auto", the one that was not
-            trained on the data set to be tested; path of a file (theirs, or a checkpoint of ours); None: to be trained.
+        adapters: "mvtecad" or "visa", released and trained on that data set; "auto", the one that was not trained on
+            the tested data; path of a file (theirs, or a checkpoint of ours); None: to be trained.
         class_name: Word for the object in the prompts. None: the data module's category, else "object".
         k_shot: Number of normal reference images. 0: zero-shot.
-        few_shot_source: Folder from which the references are drawn, or a list of exactly ``k_shot`` images. None: the
-            data module's normal training images.
+        few_shot_source: Folder to draw references from, or exactly ``k_shot`` images. None: the data module's.
         with_replacement: Draw references with replacement, as the authors do.
-        coreset_sampling_ratio: Fraction of each reference's patch tokens that memory banks keep, in (0, 1]; PatchCore's
-            sampler chooses them.
+        coreset_sampling_ratio: Fraction of each reference's patch tokens in memory banks, in (0, 1], as PatchCore.
         half_precision_memory: Keep memory banks in bfloat16, in half the memory.
         seed: Of the draw, and of the initial weights of adapters to be trained.
-        prompts: Path of a YAML file with normal_states, abnormal_states, templates and class_names, or its content.
-            None: the paper's ensemble.
+        prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
-        false_positive_rate: Fraction of normal images, in [0, 1), that may be called abnormal where thresholds come
-            from normal images alone: the references, or a validation set without defects.
+        false_positive_rate: Fraction of normal images, in [0, 1), that may be abnormal where they alone set thresholds.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
         evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
@@ -80,6 +76,13 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         ValueError: If an argument is out of range or the weights or adapters do not fit the backbone.
         FileNotFoundError: If a given file does not exist.
         ConnectionError: If CLIP's weights are neither cached nor to be downloaded.
+
+    Example:
+        >>> from anomalib.engine import Engine
+        >>> model = AprilGan("demo", "demo", 224, adapters=None, class_name="coin")
+        >>> (batch,) = Engine(enable_progress_bar=False).predict(model, data_path="coin.png")
+        >>> batch.pred_score.shape, batch.anomaly_map.shape
+        (torch.Size([1]), torch.Size([1, 224, 224]))
     """
 
     def __init__(
@@ -222,8 +225,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         model.target = model.make_target(class_name, images, references)
         self._forget_calibration()
 
-    # By now a checkpoint is restored and the model is on its device.
-    on_validation_start = set_target
+    on_validation_start = set_target  # by now a checkpoint is restored and the model is on its device
     on_test_start = on_predict_start = prepare
 
     def load_adapters(self) -> None:
@@ -253,8 +255,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         """What makes a reference image the model's input."""
         return transform_of(self.pre_processor, self.model.image_size)
 
-    # --- steps ---
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
         del batch_idx
@@ -282,7 +282,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
     def on_validation_epoch_end(self) -> None:
         """Set score bounds and thresholds from all validation images."""
         post_processor: Any = self.post_processor
-        # Any other post-processor has taken its thresholds from the steps' scores, which must stay as they were.
+        # Any other post-processor has taken its thresholds from the scores as they were.
         if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
             return
         text, maxima, label = self._validation_scores.take()

@@ -47,6 +47,13 @@ class AprilGanModel(nn.Module):
 
     Raises:
         ValueError: If the ratio is out of range.
+
+    Example:
+        >>> model = AprilGan("demo", "demo", 224, adapters=None).model
+        >>> encoded = model.encode(torch.zeros(2, 3, 224, 224))  # once, for as many targets as wanted
+        >>> scores, anomaly_maps = model.score(encoded, model.make_target("coin"))
+        >>> scores.shape, anomaly_maps.shape
+        (torch.Size([2]), torch.Size([2, 224, 224]))
     """
 
     text_features: Tensor
@@ -104,8 +111,7 @@ class AprilGanModel(nn.Module):
         Raises:
             ValueError: If a prompt is too long or the patch tokens of an image are not finite.
         """
-        # Lightning calls this in inference mode, whose tensors could not be loaded into later.
-        with torch.inference_mode(mode=False), torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():  # inference tensors could not be loaded into later
             features = self.encode_class_name(class_name)
             banks = () if reference_images is None else self._make_banks(reference_images)
             bounds = torch.full_like(self.score_bounds, torch.nan)
