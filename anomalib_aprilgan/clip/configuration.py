@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
 
+logger = logging.getLogger(__name__)
+
+# A folder as open_clip takes it, and what lies in it.
+LOCAL, CONFIG_FILE = "local-dir:", "open_clip_config.json"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
@@ -23,11 +28,14 @@ DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
 def clip_config(backbone: str) -> dict[str, Any]:
     """Return the open_clip configuration of ``backbone``: a registered architecture, a ``.json`` file or "demo".
 
+    ``local-dir:`` and the path of a folder stand for the configuration in it.
+
     Raises:
         ValueError: If the name is unknown, the file is not an open_clip configuration, or the model is a CoCa.
     """
-    if backbone == DEMO or backbone.endswith(".json"):
-        config = _read_config(DEMO_CONFIG if backbone == DEMO else Path(backbone))
+    folder = local_folder(backbone) if backbone.startswith(LOCAL) else None
+    if backbone == DEMO or backbone.endswith(".json") or folder:
+        config = _read_config(DEMO_CONFIG if backbone == DEMO else folder / CONFIG_FILE if folder else Path(backbone))
     else:
         config = open_clip.get_model_config(backbone)
         if config is None:
@@ -43,9 +51,55 @@ def clip_config(backbone: str) -> dict[str, Any]:
 
 
 def image_statistics(backbone: str, pretrained: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per RGB channel, for images in [0, 1], that the weights were trained with."""
-    tag = open_clip.get_pretrained_cfg(backbone, pretrained) if pretrained else {}
-    return tag.get("mean") or IMAGE_MEAN, tag.get("std") or IMAGE_STD
+    """Return mean and standard deviation per RGB channel, for images in [0, 1], that the weights were trained with.
+
+    Those of a tag are open_clip's. A file has those of the ``preprocess_cfg`` in the configuration beside it or
+    given as ``backbone``, else those that all tags of the architecture share, else OpenAI's, with a warning.
+
+    Args:
+        backbone: Architecture, path of a configuration, folder, or "demo".
+        pretrained: Tag, path of a file or folder, "demo", or None.
+    """
+    openai = (IMAGE_MEAN, IMAGE_STD)
+    if pretrained is None or pretrained == DEMO:
+        return openai
+    tag = open_clip.get_pretrained_cfg(backbone, pretrained)
+    if tag:
+        return _mean_and_std(tag) or openai
+    files = [local_folder(pretrained) or Path(pretrained).parent, *([] if backbone == DEMO else [Path(backbone)])]
+    written = [_mean_and_std(_read_preprocessing(path)) for path in files]
+    tags = [open_clip.get_pretrained_cfg(backbone, name) for name in open_clip.list_pretrained_tags_by_model(backbone)]
+    shared = {_mean_and_std(each) or openai for each in tags}
+    known = next((each for each in written if each), None) or (shared.pop() if len(shared) == 1 else None)
+    if known is None:
+        logger.warning(
+            "It is not known which mean and standard deviation the weights %s were trained with: OpenAI's are used. "
+            "Put open_clip's open_clip_config.json with a `preprocess_cfg` beside the file if they are others.",
+            pretrained,
+        )
+        return openai
+    logger.info("Images are normalised with mean %s and standard deviation %s.", *known)
+    return known
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder that ``name`` stands for, a path with or without open_clip's "local-dir:", or None."""
+    folder = Path(name.removeprefix(LOCAL))
+    return folder if folder.is_dir() else None
+
+
+def _mean_and_std(facts: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if facts.get("mean") is None or facts.get("std") is None:
+        return None
+    return tuple(facts["mean"]), tuple(facts["std"])
+
+
+def _read_preprocessing(path: Path) -> dict[str, Any]:
+    """Return ``preprocess_cfg`` of a configuration or of the one in a folder; empty if there is none."""
+    path = path / CONFIG_FILE if path.is_dir() else path
+    if path.suffix != ".json" or not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
 
 
 def checked_layers(layers: Sequence[int] | None, depth: int, backbone: str) -> list[int]:

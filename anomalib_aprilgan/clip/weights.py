@@ -15,11 +15,12 @@ from open_clip import model
 from safetensors.torch import load_file
 from torch import Tensor
 
-from anomalib_aprilgan.clip.configuration import DEMO
+from anomalib_aprilgan.clip.configuration import DEMO, local_folder
 from anomalib_aprilgan.compat.open_clip import convert_state_dict, resize_attention_pool
 
 DEMO_WEIGHTS = Path(__file__).with_name("demo_clip.safetensors")
 
+WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # as open_clip names them in a folder
 # Numbers that OpenAI's archives hold beside the weights.
 NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 
@@ -29,7 +30,8 @@ def find_weights(backbone: str, pretrained: str) -> Path:
 
     Args:
         backbone: Architecture, path of a configuration, or "demo".
-        pretrained: Path of a file, "demo" with the backbone of that name, or a tag of open_clip.
+        pretrained: Path of a file, or of a folder as open_clip takes it after "local-dir:"; "demo" with the backbone of
+            that name; or a tag of open_clip.
 
     Raises:
         FileNotFoundError: If it is neither a file nor a tag of this backbone.
@@ -39,6 +41,9 @@ def find_weights(backbone: str, pretrained: str) -> Path:
         return DEMO_WEIGHTS
     if Path(pretrained).is_file():
         return Path(pretrained)
+    folder = local_folder(pretrained)
+    if folder is not None:
+        return _weights_in(folder)
     tag = open_clip.get_pretrained_cfg(backbone, pretrained)
     if not tag:
         tags = open_clip.list_pretrained_tags_by_model(backbone)
@@ -54,6 +59,14 @@ def find_weights(backbone: str, pretrained: str) -> Path:
             "path as `pretrained`."
         )
         raise ConnectionError(msg) from error
+
+
+def _weights_in(folder: Path) -> Path:
+    found = [folder / name for name in WEIGHTS_FILES if (folder / name).is_file()]
+    if not found:
+        msg = f"`pretrained` {str(folder)!r} is a folder without weights: expected one of {', '.join(WEIGHTS_FILES)}."
+        raise FileNotFoundError(msg)
+    return found[0]
 
 
 def load_weights(clip: Any, path: Path, backbone: str) -> None:
