@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
+from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import LabelName
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
+from anomalib_aprilgan.data.masks import check_test_masks
 
 
 def prepare_categories(spec: DataSpec, name: str) -> list[str]:
@@ -41,7 +43,24 @@ def prepare_categories(spec: DataSpec, name: str) -> list[str]:
     if datamodule.category and not makes_itself:
         _check_categories(wanted, name, Path(datamodule.root))  # anomalib would download the whole data set
     build_datamodule(spec, wanted[0]).prepare_data()
-    return spec.categories or category_names(datamodule)
+    categories = spec.categories or category_names(datamodule)
+    for category in categories:
+        _check_files(spec, name, category)
+    return categories
+
+
+def _check_files(spec: DataSpec, name: str, category: str) -> None:
+    """Check that the lists of a category's images can be made and masks belong to their images, before long work."""
+    datamodule = build_datamodule(spec, category)
+    try:
+        datamodule.setup()
+        check_test_masks(datamodule)
+    except (ValueError, RuntimeError, MisMatchError) as error:
+        msg = (
+            f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
+            f"data module that reads them, or leave it out of `datasets.{name}.categories`."
+        )
+        raise ValueError(msg) from error
 
 
 def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.compat.anomalib import category_folders
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
+from anomalib_aprilgan.data.masks import check_test_masks
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -97,6 +98,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         if self.target is not None:
             self.target.trainer = self.trainer
             self.target.setup(stage)
+            check_test_masks(self.target)
         if not hasattr(self, "train_data"):
             self._setup(stage)
         if stage == TrainerFn.FITTING:
@@ -200,10 +202,10 @@ def _same_data_set(one: AnomalibDataModule, other: AnomalibDataModule | None) ->
 
 
 def check_for_evaluation(datamodule: object, adapters: str) -> None:
-    """Check that nothing is to be trained.
+    """Check that nothing is to be trained, and that masks belong to their images.
 
     Raises:
-        ValueError: If it is an AuxiliaryDataModule.
+        ValueError: If it is an AuxiliaryDataModule, or a mask does not.
     """
     if isinstance(datamodule, AuxiliaryDataModule):
         msg = (
@@ -211,6 +213,7 @@ def check_for_evaluation(datamodule: object, adapters: str) -> None:
             "None to train, or give the target data module alone to test."
         )
         raise ValueError(msg)
+    check_test_masks(datamodule)
 
 
 def categories_to_train_on(datamodule: object) -> list[str]:

@@ -3,9 +3,7 @@
 
 """The images of an auxiliary data set with labels, masks and categories. Some are joined to mosaics."""
 
-import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,12 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.tv_tensors import Image, Mask
 
-from anomalib_aprilgan.data.images import check_image, read_image
+from anomalib_aprilgan.data.images import read_image
+from anomalib_aprilgan.data.masks import check_files
 from anomalib_aprilgan.data.mosaic import mosaic
-
-logger = logging.getLogger(__name__)
-
-NAMED_FILES = 5
 
 
 @dataclass
@@ -99,17 +94,7 @@ class AuxiliaryDataset(AnomalibDataset):
         Raises:
             ValueError: If some can't be read, or a mask has other sides than its image.
         """
-        with ThreadPoolExecutor() as pool:
-            problems = [each for each in pool.map(_problem, self.samples.itertuples()) if each is not None]
-        if problems:
-            more = f" And {len(problems) - NAMED_FILES} more." if len(problems) > NAMED_FILES else ""
-            msg = (
-                f"{len(problems)} of {len(self.samples)} training images can't be used; repair or remove them. "
-                + " ".join(problems[:NAMED_FILES])
-                + more
-            )
-            raise ValueError(msg)
-        _warn_of_lossy_masks(self.samples)
+        check_files(self.samples, "training")
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         row = self.samples.iloc[index]
@@ -185,30 +170,3 @@ def _check_masks(samples: pd.DataFrame) -> None:
         )
         msg = f"Adapters are trained on defects and their masks, but {what}. Add masks or choose other `categories`."
         raise ValueError(msg)
-
-
-def _problem(row: Any) -> str | None:
-    """What is wrong with the files of a sample, in words, or None."""
-    try:
-        width, height = check_image(row.image_path)
-        if row.label_index == LabelName.NORMAL:
-            return None
-        mask_width, mask_height = check_image(row.mask_path, any_depth=True)
-    except ValueError as error:
-        return str(error)
-    if abs(width * mask_height - height * mask_width) > max(width, height):  # more than rounding to whole pixels
-        sides = f"{mask_width} x {mask_height} pixels, the image {width} x {height}"
-        return f"The mask {row.mask_path} is not of the shape of {row.image_path}: it has {sides}."
-    return None
-
-
-def _warn_of_lossy_masks(samples: pd.DataFrame) -> None:
-    defective = samples[samples.label_index == LabelName.ABNORMAL]
-    lossy = [path for path in defective.mask_path if Path(path).suffix.lower() in {".jpg", ".jpeg"}]
-    if lossy:
-        logger.warning(
-            "%d masks are JPEG files, such as %s: every pixel that is not 0 counts as a defect, also the noise that "
-            "JPEG leaves beside one. Save masks as PNG.",
-            len(lossy),
-            lossy[0],
-        )

@@ -16,6 +16,8 @@ from anomalib.data import Folder, MVTecAD
 from PIL import Image, ImageOps
 
 from anomalib_aprilgan import AuxiliaryDataModule
+from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.images import check_image, decode, read_image, read_rgb
 from bad_files import IMAGE, save_turned
 from conftest import BOLT, Engines, Models
@@ -210,3 +212,44 @@ def test_copies_of_a_reference_are_not_held_out_against_each_other(
     assert "compared with itself" not in caplog.text
     threshold(originals[0], copies[0])
     assert "A single reference is compared with itself" in caplog.text
+
+
+# --- masks of a test ---
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BOLT, tmp_path / "data" / "bolt"))
+
+
+@pytest.mark.parametrize("run", ["validate", "test"])
+@pytest.mark.parametrize("change", [lambda mask: mask.rotate(90, expand=True), lambda mask: mask.resize((40, 90))])
+def test_a_mask_of_another_shape_stops_a_test(
+    make_model: Models, engine: Engines, parts: Path, run: str, change: Callable
+) -> None:
+    path = parts / "ground_truth" / "scratch" / "001_mask.png"
+    change(Image.open(path).resize((96, 48))).save(path)
+    with pytest.raises(ValueError, match=r"1 of 5 test images can't be used; .*001_mask\.png is not of the shape of"):
+        getattr(engine(), run)(make_model(), datamodule=MVTecAD(parts.parent, "bolt", num_workers=0))
+
+
+def test_jpeg_masks_are_named_in_a_test(
+    make_model: Models, engine: Engines, parts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (parts / "ground_truth" / "scratch").iterdir():
+        Image.open(path).convert("L").save(path.with_suffix(".jpg"))
+        path.unlink()
+    options = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/scratch"}
+    data = Folder("bolt", root=parts, mask_dir="ground_truth/scratch", num_workers=0, **options)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        engine().test(make_model(), datamodule=data)
+    assert "5 masks are JPEG files, such as" in caplog.text
+
+
+def test_a_comparison_looks_at_all_files_before_it_trains(parts: Path) -> None:
+    path = parts / "test" / "scratch" / "000.png"
+    Image.open(path).save(path.with_suffix(".jpg"))
+    spec = DataSpec("anomalib.data.MVTecAD", {"root": str(parts.parent)})
+    path.unlink()
+    with pytest.raises(ValueError, match=r"The category 'bolt' of the data set 'parts' can't be used: .* leave it out"):
+        prepare_categories(spec, "parts")
