@@ -110,17 +110,3 @@ def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) 
         "overflows. Use --trainer.precision 32-true or bf16-mixed, or other weights."
     )
     raise ValueError(msg)
-
-
-def check_image_shape(images: Tensor, image_size: int) -> None:
-    """Check that images are a batch of the model's size.
-
-    Raises:
-        ValueError: If they are not (B, 3, ``image_size``, ``image_size``).
-    """
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, image_size, image_size):
-        msg = (
-            f"Expected preprocessed images (B, 3, {image_size}, {image_size}), got {tuple(images.shape)}: resize them "
-            "with the model's pre-processor, or make the model with another `image_size`."
-        )
-        raise ValueError(msg)

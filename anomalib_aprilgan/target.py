@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from anomalib_aprilgan.prompts import check_class_name
+
+logger = logging.getLogger(__name__)
 
 RUN, CHECKPOINT, HAND = "run", "checkpoint", "hand"
 
@@ -46,11 +49,9 @@ class TargetRequest:
             msg = f"`k_shot` must be 0 (zero-shot) or the number of reference images, got {self.k_shot}."
             raise ValueError(msg)
         if self.source and not self.k_shot:
-            msg = (
-                f"`few_shot_source` is {str(self.source)!r}, but `k_shot` is 0 (zero-shot), so that its images would "
-                "not be used: set `k_shot` to the number of references."
+            logger.warning(
+                "`few_shot_source` is not used while `k_shot` is 0: set `k_shot` to the number of references."
             )
-            raise ValueError(msg)
         if self.class_name is not None:
             check_class_name(self.class_name)
 

@@ -159,7 +159,6 @@ class AprilGanModel(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
-        maps.check_image_shape(images, self.image_size)
         return Encoded(*self.encoder(images))
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,7 @@ class ClipEncoder(nn.Module):
         if pretrained is not None:
             load_weights(self.clip, find_weights(backbone, pretrained), backbone)
         resize_timm_trunk(self.clip.visual, image_size)
+        self.image_size = image_size
         self.embed_dim: int = config["embed_dim"]
         self.widths = [tower.width(layer) for layer in self.layers]
         self.quick_gelu: bool = quick_gelu or config.get("quick_gelu", False)
@@ -93,7 +94,17 @@ class ClipEncoder(nn.Module):
 
         Tokens are taken after the block: raw, without final norm or projection; the class token is dropped. Those of
         a CNN are its feature maps, row by row.
+
+        Raises:
+            ValueError: If the images have another size than the encoder.
         """
+        expected = (3, self.image_size, self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            msg = (
+                f"Expected preprocessed images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}: "
+                "resize them with the model's pre-processor, or make the model with another `image_size`."
+            )
+            raise ValueError(msg)
         return tower_of(self.clip.visual).encode(images, self.layers)
 
     @torch.no_grad()
