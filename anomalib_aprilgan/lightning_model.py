@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from anomalib import LearningType
 from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
@@ -46,15 +47,15 @@ NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 TRAINED = "trained here"
 
 
-class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_onnx differs, as in anomalib
+class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
         backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
-        pretrained: open_clip tag, path of a checkpoint, or None for random weights (tests).
+        pretrained: open_clip tag, path of a checkpoint or folder, "demo", or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
-        quick_gelu: Run CLIP with QuickGELU, as OpenAI's weights were trained. The released adapters need False.
+        quick_gelu: Run CLIP with QuickGELU. OpenAI trained with it, but the released adapters were trained without.
         adapters: "mvtecad" or "visa", released and trained on that data set; "auto", the one that was not trained on
             the tested data; path of a file (theirs, or a checkpoint of ours); None: to be trained.
         class_name: Word for the object in the prompts. None: the data module's category, else "object".
@@ -66,7 +67,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
-        false_positive_rate: Fraction of normal images, in [0, 1), that may be abnormal where they alone set thresholds.
+        false_positive_rate: Fraction of normal images, in [0, 1), called abnormal where they alone set thresholds.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
         evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
@@ -130,7 +131,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
             )
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
-        self.loaded_adapters: str | None = None  # whose weights the model has; None: nobody's
+        self.loaded_adapters: str | None = None  # name or path of the weights; None: untrained
         self.model.adapters.requires_grad_(adapters is None)
         if adapters is not None and adapters not in NAMED_ADAPTERS:
             self.model.adapters.load_file(adapters)
@@ -261,7 +262,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         features = torch.stack([self._category_features[category] for category in batch.category])
         focal, dice = self.model.stage_losses(batch.image, batch.gt_mask.float(), features)
         loss = (focal + dice).sum()
-        # A step along it would ruin the adapters for good.
+        # A step with such a loss would ruin the adapters.
         check_finite(loss.detach().expand(len(batch.image)), "losses", batch.image_path)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True, "sync_dist": True}
         self.log("train_loss", loss, batch_size=len(batch.image), **options)
@@ -269,7 +270,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
-        """Predictions; few-shot image scores are scaled by the bounds of before, new ones are known at the end."""
+        """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
         target = self.model.target
         text, anomaly_maps = self.model.score_parts(self.model.encode(batch.image), target)
         maxima = map_maxima(anomaly_maps)
@@ -282,7 +283,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint):  # type: ignore[misc]  # to_
     def on_validation_epoch_end(self) -> None:
         """Set score bounds and thresholds from all validation images."""
         post_processor: Any = self.post_processor
-        # Any other post-processor has taken its thresholds from the scores as they were.
         if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
             return
         text, maxima, label = self._validation_scores.take()

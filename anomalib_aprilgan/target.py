@@ -103,7 +103,7 @@ class References:
 
 @dataclass(frozen=True)
 class Target:
-    """What is looked for, and what an AprilGanModel makes of it. Two are equal if they look for the same.
+    """What is looked for, and what an AprilGanModel makes of it. Equal if class name and references are.
 
     Args:
         class_name: Word for the inspected object in the prompts.
@@ -111,8 +111,8 @@ class Target:
         text_features: Unit rows normal and abnormal (2, E).
         banks: Memory bank (K * N, D) of each stage. Empty: zero-shot.
         score_bounds: Range (2,) of the anomaly maps' maxima over validation images; NaN: not validated.
-        origin: RUN, set by a run for its data; CHECKPOINT, loaded; or HAND, set by ``AprilGanModel.setup``. Only what
-            the last two have set outlasts the run.
+        origin: RUN, set by a run for its data, which the next run replaces; CHECKPOINT, loaded; or HAND, set by
+            ``AprilGanModel.setup``.
     """
 
     class_name: str
@@ -142,7 +142,7 @@ def read_record(record: dict[str, Any]) -> tuple[str, References, str]:
 
 
 def read_version_1(ours: dict[str, Any]) -> tuple[str | None, References, str]:
-    """Class name, references and origin in a checkpoint of version 1, which did not know the files' content."""
+    """Class name, references and origin in a checkpoint of version 1, which stored no hashes of files."""
     # The list ends with the coreset's ratio only if that is not 1.
     _, _, source, with_replacement, seed, *ratio = ours["target"] or [None, 0, None, False, 0]
     references = References(

@@ -24,7 +24,7 @@ from anomalib_aprilgan.target import HAND, RUN, References, Target
 
 
 class Encoded(NamedTuple):
-    """What the frozen encoder says of images: all that scores and maps depend on.
+    """What the frozen encoder says of images, to be scored for any number of targets.
 
     Args:
         embedding: Image embeddings (B, E).
@@ -111,7 +111,7 @@ class AprilGanModel(nn.Module):
         Raises:
             ValueError: If a prompt is too long or the patch tokens of an image are not finite.
         """
-        with torch.inference_mode(mode=False), torch.no_grad():  # inference tensors could not be loaded into later
+        with torch.inference_mode(mode=False), torch.no_grad():  # a checkpoint can't be loaded into inference tensors
             features = self.encode_class_name(class_name)
             banks = () if reference_images is None else self._make_banks(reference_images)
             bounds = torch.full_like(self.score_bounds, torch.nan)
@@ -165,7 +165,7 @@ class AprilGanModel(nn.Module):
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
 
         Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
-        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1] a little.
+        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
 
         Args:
             encoded: Of the images; may be scored for as many targets as wanted.
@@ -195,7 +195,7 @@ class AprilGanModel(nn.Module):
         Args:
             text: Text scores.
             maxima: Of the anomaly maps.
-            target: Whose bounds scale the maxima, by the theoretical range if it was not validated; None: the model's.
+            target: Its bounds scale the maxima; if they are NaN, the theoretical range does. None: the model's own.
         """
         target = self.target if target is None else target
         if not target.is_few_shot:
@@ -214,7 +214,7 @@ class AprilGanModel(nn.Module):
             self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
-        """What no anomaly map exceeds: 1 per stage, and with references 2 more for the cosine distance."""
+        """Upper bound of anomaly maps: 1 per stage; 3 per stage with references, for the cosine distance."""
         target = self.target if target is None else target
         return float(self.memory.n_stages * (3 if target.is_few_shot else 1))
 
@@ -239,7 +239,7 @@ class AprilGanModel(nn.Module):
         """Memory bank (K * N, D) of each stage, encoded one image at a time: K may be more than memory holds."""
         encoded = [self._reference_tokens(image) for image in images.to(self.text_features.device).split(1)]
         stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
-        # One such row would make every distance to the bank another one.
+        # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
         return make_banks(stages, self.memory.dtype)

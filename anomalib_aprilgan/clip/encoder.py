@@ -98,10 +98,10 @@ class ClipEncoder(nn.Module):
         Raises:
             ValueError: If the images have another size than the encoder.
         """
-        expected = (3, self.image_size, self.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
             msg = (
-                f"Expected preprocessed images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}: "
+                f"Expected preprocessed images (B, 3, {size}, {size}), got {tuple(images.shape)}: "
                 "resize them with the model's pre-processor, or make the model with another `image_size`."
             )
             raise ValueError(msg)

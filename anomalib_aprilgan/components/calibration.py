@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores of images that are known to be normal or labelled, from which thresholds and score bounds come."""
+"""Scores of labelled or normal images, from which the post-processor takes thresholds and the model its bounds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ValidationScores(Metric):
         self.text.append(text)
         self.maxima.append(maxima)
         if label is not None:
-            self.label.append(label.float())  # torchmetrics takes a process without images for one with floats
+            self.label.append(label.float())  # torchmetrics assumes float32 where a process has no images
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """All text scores, maxima and, if every image has one, labels."""
@@ -51,7 +51,7 @@ class ValidationScores(Metric):
 
     def take(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """What ``compute`` returns, as tensors with one dimension; then forget it."""
-        # torchmetrics makes numbers of tensors with one element, as those of a single image are.
+        # torchmetrics turns tensors with one element, those of a single image, into scalars.
         text, maxima, label = self.compute()
         self.reset()
         return torch.atleast_1d(text), torch.atleast_1d(maxima), None if label is None else torch.atleast_1d(label)
@@ -104,7 +104,7 @@ def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) 
     Args:
         scores: Of normal images.
         false_positive_rate: Fraction in [0, 1).
-        margin: By which the threshold lies above the highest of the other scores, so that rounding does not flag it.
+        margin: Distance of the threshold from the highest score that is called normal, larger than rounding errors.
     """
     flagged = int(false_positive_rate * len(scores))
     return scores.sort(descending=True).values[flagged] + margin

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
-from anomalib.models.components import AnomalibModule
 from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
@@ -171,12 +170,14 @@ class CalibratedCheckpoint(Callback):
             logger.info("Thresholds, references and adapters are kept in %s", path)
 
 
-class AprilGanCheckpoint(AnomalibModule):
+class AprilGanCheckpoint(LightningModule):
     """anomalib's checkpoints without the frozen CLIP: adapters, target, bounds and thresholds."""
 
     model: AprilGanModel
     adapters: str | None
     loaded_adapters: str | None
+    post_processor: Any
+    checkpoint_safe_globals: Any
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]

@@ -124,6 +124,7 @@ def wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"The page is not served: {log.read_text()}")
 
 
+@pytest.mark.slow
 @needs_gradio
 def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, address: str, tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By

@@ -141,6 +141,7 @@ def test_train_with_given_adapters_calibrates_and_saves(run: Run, model: list[st
     assert list(tmp_path.glob("results/AprilGan/latest/images/**/*.png"))
 
 
+@pytest.mark.slow
 def test_benchmark(monkeypatch: pytest.MonkeyPatch, tiny_arguments: dict, demo_root: Path, tmp_path: Path) -> None:
     """anomalib's own comparison finds the short name, and runs a zero-shot model without training data."""
     data = {"root": str(demo_root), "category": {"grid": ["coins", "gravel"]}, "num_workers": 0}

@@ -26,6 +26,7 @@ def disturb(number: int) -> None:
     torch.manual_seed(number)
 
 
+@pytest.mark.slow
 def test_training(make_model: Models, engine: Engines) -> None:
     weights = []
     for number, seed in enumerate((3, 3, 4)):
@@ -61,6 +62,7 @@ def test_mosaics() -> None:
         assert torch.equal(one.gt_mask, two.gt_mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("class_path", "init_args"),
     [

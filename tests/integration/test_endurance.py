@@ -42,6 +42,7 @@ def pages() -> int:
     return int(STATUS.read_text().split()[1]) if STATUS.exists() else 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_predictions_leave_nothing(model: AprilGan) -> None:
     model.model.setup("bolt", images(2))

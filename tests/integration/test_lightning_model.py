@@ -465,6 +465,7 @@ def test_untrained_adapters_are_called_so(
     assert "adapters are untrained" in caplog.text
 
 
+@pytest.mark.slow
 def test_checkpoint_of_vit_l_is_small(engine: Engine, tmp_path: Path) -> None:
     """What is saved of the real architecture, at a small image size and without its weights, is its adapters."""
     prompts = {"normal_states": ["{}"], "abnormal_states": ["damaged {}"], "templates": ["a photo of a {}."]}

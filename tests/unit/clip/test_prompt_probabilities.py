@@ -71,6 +71,7 @@ def test_missing_images_are_named(aprilgan: Callable[..., str], tiny_arguments: 
         aprilgan("prompts", "--class_name=bolt", '--images=["nothing.png"]', f"--backbone={tiny_arguments['backbone']}")
 
 
+@pytest.mark.slow
 def test_state_probabilities_equal_a_naive_loop(tiny_arguments: dict) -> None:
     model = AprilGan(**tiny_arguments).model
     model.setup("bolt")

@@ -131,6 +131,7 @@ def test_onnx(model: AprilGan, onnx_file: Path) -> None:
     assert onnx_file.with_suffix(".onnx.data").stat().st_size < 1.1 * sum(tensor.nbytes for tensor in held) + 200_000
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_onnx_with_small_memory_banks(folder: Path, engine: Engine, tmp_path: Path) -> None:
     import onnxruntime
@@ -151,6 +152,7 @@ def test_openvino_reads_onnx(model: AprilGan, onnx_file: Path, tmp_path: Path, m
         assert_agrees(model, batch, vars(inferencer.predict(images(batch))))
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino(folder: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -201,6 +203,7 @@ def test_an_inferencer_agrees_with_the_engine_on_files(
         assert (actual.anomaly_map - batch.anomaly_map).abs().mean() < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trusted")
 def test_export_from_a_checkpoint_and_again_with_another_class_name_and_references(
     tiny_arguments: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +259,7 @@ def test_missing_modules_name_the_extra(
         engine.export(AprilGan(**tiny_arguments), export_type, tmp_path)
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_the_short_name_stays_unique(tiny_arguments: dict, tmp_path: Path) -> None:
     model = AprilGan(**tiny_arguments, class_name="bolt", visualizer=False)

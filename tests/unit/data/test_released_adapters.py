@@ -189,6 +189,7 @@ def _fetch(release: ReleasedAdapters, cache: Path) -> bytes:
     return fetch_adapters("visa").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_at_once(server, release, tmp_path):
     server.answer.together = threading.Barrier(2, timeout=60)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
