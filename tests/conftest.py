@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,3 +144,11 @@ def tiny_arguments(clip_folder: Path) -> dict:
 def make_model(tiny_arguments: dict) -> Models:
     """Makes the goldens' model, which draws no images, with other arguments where given."""
     return lambda **options: AprilGan(**{**tiny_arguments, "visualizer": False, **options})
+
+
+@pytest.fixture
+def _no_log() -> Iterator[None]:
+    """Keeps the log off the standard output, to which anomalib's command line has sent it if it ran before."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

@@ -14,6 +14,7 @@ import torch
 from anomalib_aprilgan import AprilGan, AprilGanModel, AuxiliaryDataModule, DemoDataModule
 
 
+@pytest.mark.usefixtures("_no_log")
 @pytest.mark.parametrize("public", [AprilGan, AprilGanModel, AuxiliaryDataModule, DemoDataModule])
 def test_example(public: type, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "datasets").mkdir()

@@ -57,6 +57,7 @@ def test_an_empty_class_name(aprilgan: Callable[..., str]) -> None:
         aprilgan("prompts", "--class_name= ")
 
 
+@pytest.mark.usefixtures("_no_log")
 def test_states_of_images_are_printed(aprilgan: Callable[..., str], tiny_arguments: dict) -> None:
     arguments = [f"--{name}={tiny_arguments[name]}" for name in ("backbone", "pretrained", "image_size")]
     lines = aprilgan("prompts", "--class_name=bolt", f'--images=["{IMAGES}"]', *arguments).splitlines()
