@@ -230,7 +230,8 @@ class AprilGanCheckpoint(LightningModule):
             self.model.class_name, self.model.references, self.model.target_origin = read_record(ours["target"])
 
     def _load_version_1(self, ours: dict[str, Any]) -> None:
-        self.loaded_adapters = ours["adapters"] if ours["adapters_ready"] else None
+        trained = "trained before"  # it did not say whether here or elsewhere
+        self.loaded_adapters = (ours["adapters"] or trained) if ours["adapters_ready"] else None
         self.model.class_name, self.model.references, self.model.target_origin = read_version_1(ours)
         if self.post_processor is not None:
             self.post_processor.is_calibrated = ours["calibrated"]

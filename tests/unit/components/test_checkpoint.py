@@ -204,6 +204,11 @@ def test_the_first_version_is_read_for_ever(
         prediction.anomaly_map.mean(dim=(1, 2)), torch.tensor([2.76556, 1.90641]), atol=1e-4, rtol=0
     )
     assert model.reference_paths == ["good0.png", "good1.png"]
+    assert model.loaded_adapters == "mvtecad"
+    content = torch.load(STORED, weights_only=True)
+    content["april_gan"]["adapters"] = None  # such as those of a training
+    torch.save(content, "trained.ckpt")
+    assert AprilGan.load_from_checkpoint("trained.ckpt", visualizer=False).loaded_adapters is not None
 
     with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
         make_engine(tmp_path).predict(model, data_path=DATASET / "bolt/test/good/000.png", ckpt_path=STORED)
