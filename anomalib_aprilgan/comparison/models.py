@@ -70,7 +70,8 @@ def build_model(grid: Grid, name: str, dataset: str, references: Sequence[str], 
     if not takes_references(kind):
         return _build(spec.class_path, spec.init_args)
     if issubclass(kind, AprilGan):
-        model = _build_once(spec.class_path, json.dumps(spec.init_args), dataset)
+        own = {name: value for name, value in spec.init_args.items() if name not in {"k_shot", "few_shot_source"}}
+        model = _build_once(spec.class_path, json.dumps(own), dataset)  # `set_target` gives it the references
     elif issubclass(kind, WinClip):
         model = _build_once(spec.class_path, json.dumps(spec.init_args), dataset)
         _set_up_winclip(model, spec.init_args.get("class_name") or category, references)

@@ -21,7 +21,7 @@ from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
 from anomalib_aprilgan.comparison.runs import run_job
 from anomalib_aprilgan.data import references
-from conftest import DATASET, TINY_CLIP
+from conftest import BOLT, DATASET, TINY_CLIP
 
 MVTEC = DataSpec("anomalib.data.MVTecAD", {"root": str(DATASET), "num_workers": 0, "eval_batch_size": 4}, ["bolt"])
 SMALL = {"backbone": "resnet10t", "pre_trained": False}
@@ -92,6 +92,12 @@ def test_a_cached_model_forgets_its_references(april_gan_spec: ModelSpec) -> Non
     same = [name for name in first if name.startswith(("image_", "pixel_"))]
     assert [first[name] for name in same] == [again[name] for name in same]
     assert first["pixel_AP"] != few["pixel_AP"]
+
+
+def test_references_of_the_arguments_do_not_count(tiny_arguments: dict) -> None:
+    plain, own = ({**tiny_arguments, **few} for few in ({}, {"k_shot": 3, "few_shot_source": str(BOLT / "test")}))
+    one, other = (run(ModelSpec("anomalib_aprilgan.AprilGan", arguments), 2) for arguments in (plain, own))
+    assert (one["references"], one["pixel_AP"]) == (other["references"], other["pixel_AP"])
 
 
 @pytest.mark.parametrize(
