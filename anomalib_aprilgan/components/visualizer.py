@@ -78,12 +78,15 @@ class AprilGanVisualizer(ImageVisualizer):
         image = Path(item.image_path or "image.png")
         if image not in self._paths:
             loaders: Any = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
-            dataset = (loaders[dataloader_idx] if isinstance(loaders, list) else loaders).dataset
+            loader: Any = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+            dataset: Any = getattr(loader, "dataset", None)
             at_path = isinstance(dataset, PredictDataset)
-            images = dataset.image_filenames if at_path else [*dataset.samples.image_path]
+            # A data set that is not anomalib's has no table of samples.
+            samples = getattr(dataset, "samples", None)
+            images = dataset.image_filenames if at_path else getattr(samples, "image_path", ())
             folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
             datamodule = None if at_path else getattr(trainer, "datamodule", None)
-            self._paths |= output_paths([*map(Path, images)], folder, datamodule)
+            self._paths |= output_paths([*dict.fromkeys([*map(Path, images), image])], folder, datamodule)
         return self._paths[image]
 
 

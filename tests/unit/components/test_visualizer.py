@@ -13,6 +13,7 @@ import torch
 from anomalib.data import ImageItem, MVTecAD
 from anomalib.engine import Engine
 from PIL import Image
+from torch.utils.data import DataLoader, Subset
 
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
@@ -82,3 +83,12 @@ def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> No
     assert pixels[:CAPTION_HEIGHT].max() > 200
     mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
     assert set(np.unique(mask > 127)) == {False, True}
+
+
+def test_a_data_set_of_the_user_has_its_visualizations_too(tiny_arguments: dict, tmp_path: Path) -> None:
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    data = MVTecAD(GOLDEN / "dataset", "bolt", num_workers=0)
+    data.setup()
+    some = Subset(data.test_data, range(3))
+    engine.test(AprilGan(**tiny_arguments), dataloaders=DataLoader(some, collate_fn=data.test_data.collate_fn))
+    assert len(list(tmp_path.rglob("images/**/*.png"))) == 3
