@@ -12,12 +12,27 @@ from anomalib_aprilgan.compat.versions import check_versions
 
 if TYPE_CHECKING:
     from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-    from anomalib_aprilgan.data import AuxiliaryDataModule, DemoDataModule
+    from anomalib_aprilgan.data import (
+        AuxiliaryDataModule,
+        DemoDataModule,
+        ElpvDataModule,
+        PartsDataModule,
+        TextileDataModule,
+    )
     from anomalib_aprilgan.lightning_model import AprilGan
     from anomalib_aprilgan.torch_model import AprilGanModel
 
 __version__ = "0.1.0"
-__all__ = ["AprilGan", "AprilGanModel", "AprilGanPostProcessor", "AuxiliaryDataModule", "DemoDataModule"]
+__all__ = [
+    "AprilGan",
+    "AprilGanModel",
+    "AprilGanPostProcessor",
+    "AuxiliaryDataModule",
+    "DemoDataModule",
+    "ElpvDataModule",
+    "PartsDataModule",
+    "TextileDataModule",
+]
 
 check_versions()  # here, since what another release lacks would only be missed in the middle of a run
 
@@ -27,6 +42,9 @@ _HOMES = {
     "AprilGanPostProcessor": "components.post_processor",
     "AuxiliaryDataModule": "data",
     "DemoDataModule": "data",
+    "ElpvDataModule": "data",
+    "PartsDataModule": "data",
+    "TextileDataModule": "data",
 }
 
 

@@ -40,7 +40,7 @@ def prepare_categories(spec: DataSpec, name: str) -> list[str]:
         msg = f"`datasets.{name}.categories` is empty: name some, or leave it out to take all."
         raise ValueError(msg)
     wanted = spec.categories or category_names(datamodule)
-    if datamodule.category and not makes_itself:
+    if datamodule.category and not makes_itself and not hasattr(datamodule, "categories"):
         _check_categories(wanted, name, Path(datamodule.root))  # anomalib would download the whole data set
     build_datamodule(spec, wanted[0]).prepare_data()
     categories = spec.categories or category_names(datamodule)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -34,12 +34,14 @@ class ModelSpec:
         init_args: Its arguments; the comparison adds references and category, and switches post-processing off.
         shots: The only numbers of references that it is run with. None: all of the grid's that it can do.
         train: How to train the adapters that ``init_args`` does not name.
+        trainer: Arguments of Lightning's Trainer for this model alone, such as max_epochs.
     """
 
     class_path: str
     init_args: dict[str, Any] = field(default_factory=dict)
     shots: list[int] | None = None
     train: Training | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,18 @@ class Grid:
             msg = f"`mask_size` must be a number of pixels, got {self.mask_size}."
             raise ValueError(msg)
 
+    def for_model(self, name: str) -> Grid:
+        """The comparison with the model's own arguments of the Trainer among all models'."""
+        return replace(self, trainer={**self.trainer, **self.models[name].trainer})
+
     def settings(self, model: str, dataset: str) -> str:
         """A digest of all settings that change a model's results on a data set; different ones do not mix."""
         data = asdict(self.datasets[dataset])
         del data["categories"]  # more of them may be added to a finished grid
         spec = asdict(self.models[model])
         del spec["shots"]  # these too
+        if not spec["trainer"]:
+            del spec["trainer"]  # as in results of before this key
         facts = [spec, data, self.mask_size, self.trainer]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

@@ -18,6 +18,7 @@ from anomalib.models import WinClip
 from anomalib.models.components import AnomalibModule
 from packaging.version import Version
 
+from anomalib_aprilgan.comparison import backbones  # noqa: F401  registers an architecture that configurations may name
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec
 from anomalib_aprilgan.data.references import read_references, resolve_class_name
@@ -39,13 +40,15 @@ def possible_shots(spec: ModelSpec, shots: Sequence[int], name: str) -> list[int
 
     Args:
         spec: The model; its ``shots`` are a further limit.
-        shots: Those of the grid. A model that is trained needs at least one reference.
+        shots: Those of the grid. A model that takes no references is trained on at least one, unless its own ``shots``
+            are [0]: then it is one that is never trained.
         name: Of the model, for error messages.
 
     Raises:
         ValueError: If the class of the model is not found.
     """
-    least = 0 if takes_references(find_class(spec.class_path, AnomalibModule, f"models.{name}")) else 1
+    kind = find_class(spec.class_path, AnomalibModule, f"models.{name}")
+    least = 0 if takes_references(kind) or spec.shots == [0] else 1
     return [k for k in shots if k >= least and (spec.shots is None or k in spec.shots)]
 
 

@@ -71,7 +71,7 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     model = build_model(grid, job.model, job.dataset, references, job.category)
     if isinstance(model, AprilGan):
         set_target(model, datamodule, references, device)
-    collector = predict(model, datamodule, grid, device)
+    collector = predict(model, datamodule, grid.for_model(job.model), device)
     truth = read_ground_truth(datamodule, collector.paths, grid.mask_size)
     maps = torch.cat(collector.maps).numpy() if collector.maps else None
     row = {

@@ -55,7 +55,7 @@ class SpadeModel(DynamicBufferMixin, nn.Module):
         self.collected: list[dict[str, Tensor]] = []
         self.register_buffer("embeddings", torch.empty(0))
         for layer in self.layers[:-1]:
-            self.register_buffer(f"gallery_{layer}", torch.empty(0))
+            self.register_buffer(buffer_name(layer), torch.empty(0))
 
     def fill(self) -> None:
         """Keep the features of the training images: embeddings (M, C), and maps (M, C, h, w) of each layer.
@@ -70,7 +70,7 @@ class SpadeModel(DynamicBufferMixin, nn.Module):
         self.collected.clear()
         self.embeddings = embedding(features[self.layers[-1]])
         for layer in self.layers[:-1]:
-            setattr(self, f"gallery_{layer}", features[layer])
+            setattr(self, buffer_name(layer), features[layer])
 
     def forward(self, images: Tensor) -> Tensor | InferenceBatch:
         """Image scores (B,) and anomaly maps (B, H, W) of images (B, 3, H, W); while training, their embeddings."""
@@ -87,9 +87,14 @@ class SpadeModel(DynamicBufferMixin, nn.Module):
 
     def _map(self, query: Tensor, images: Tensor) -> Tensor:
         """Distances (h, w) of an image's pixel features (C, h, w) to the nearest pixels of some normal images (K,)."""
-        gallery = pyramid([getattr(self, f"gallery_{layer}")[images] for layer in self.layers[:-1]])
+        gallery = pyramid([getattr(self, buffer_name(layer))[images] for layer in self.layers[:-1]])
         distances, _ = nearest_rows(query.flatten(1).mT, gallery.permute(0, 2, 3, 1).flatten(0, 2), self.n_pixels)
         return distances.mean(dim=1).view(query.shape[-2:])
+
+
+def buffer_name(layer: str) -> str:
+    """Name of the buffer for a layer's features; a dot, as in timm's "blocks.2", can't be in one."""
+    return f"gallery_{layer.replace('.', '_')}"
 
 
 def embedding(feature_map: Tensor) -> Tensor:

@@ -171,6 +171,8 @@ def category_names(datamodule: AnomalibDataModule) -> list[str]:
     """The data set's categories on disk, or the data module's name if it has no categories."""
     if not datamodule.category:
         return [datamodule.name]
+    if hasattr(datamodule, "categories"):  # those of a package are no folders
+        return list(datamodule.categories)
     root = Path(getattr(datamodule, "split_root", "") or getattr(datamodule, "root", ""))
     return category_folders(root) or [datamodule.category]
 

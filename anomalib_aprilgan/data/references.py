@@ -54,7 +54,7 @@ def resolve_references(
 def resolve_class_name(
     request: TargetRequest, datamodule: AnomalibDataModule | None, known: str | None, origin: str
 ) -> str:
-    """The argument, the data module's category, the known name unless an earlier run took it from data, or "object".
+    """The argument, else what the data module calls its objects, else the known name if it was given, else "object".
 
     Args:
         request: The arguments.
@@ -63,7 +63,8 @@ def resolve_class_name(
         origin: Of the model's target.
     """
     given = None if origin == RUN else known
-    return request.class_name or getattr(datamodule, "category", None) or given or "object"
+    of_data = getattr(datamodule, "class_name", None) or getattr(datamodule, "category", None)
+    return request.class_name or of_data or given or "object"
 
 
 def _are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
