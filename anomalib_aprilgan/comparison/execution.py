@@ -41,7 +41,8 @@ def run_grid(
         output: Folder of the results.
         backend: joblib's: "loky", "ray" or "dask".
         n_jobs: Workers; -1: as many as there are.
-        memory_limit: GiB for the maps and memory banks of runs that share a pass; None: half of what is free.
+        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand; None: half of what is
+            free.
 
     Raises:
         ValueError: If a class, argument or category of the grid is wrong, or ``output`` has results of other settings.
@@ -50,6 +51,9 @@ def run_grid(
     """
     if backend not in BACKENDS:
         msg = f"`backend` must be one of {BACKENDS}, got {backend!r}."
+        raise ValueError(msg)
+    if memory_limit is not None and not memory_limit > 0:
+        msg = f"`memory_limit` must be a number of GiB above 0, got {memory_limit}."
         raise ValueError(msg)
     path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
@@ -92,7 +96,8 @@ def _results(
             for outcomes, rest, why in parallel(work(task) for task in now):
                 yield from outcomes
                 if rest:
-                    console.print(f"{_category(rest[0])}: {len(rest)} runs need another pass. {why}", markup=False)
+                    first = f"{rest[0].model}, {rest[0].dataset}/{rest[0].category}"
+                    console.print(f"{first}: {len(rest)} runs need another pass. {why}", markup=False, highlight=False)
                     tasks.append(rest)
 
 
@@ -101,10 +106,6 @@ def _tasks(grid: Grid, jobs: Sequence[Job]) -> list[list[Job]]:
     shared = {name for name, spec in grid.models.items() if is_april_gan(spec, name)}
     together = [list(group) for _, group in itertools.groupby(jobs, lambda job: (job.model, job.dataset, job.category))]
     return [part for group in together for part in ([group] if group[0].model in shared else [[job] for job in group])]
-
-
-def _category(job: Job) -> str:
-    return f"{job.model}, {job.dataset}/{job.category}"
 
 
 def _work(grid: Grid, jobs: Sequence[Job], limit: float | None, workers: int) -> tuple[list[Outcome], list[Job], str]:
