@@ -37,6 +37,7 @@ def compare(
     trainer: dict[str, Any] | None = None,
     backend: Literal["loky", "ray", "dask"] = "loky",
     n_jobs: int = 1,
+    memory_limit: float | None = None,
 ) -> None:
     """Run models on data sets with the same reference images, and write results, tables and figures.
 
@@ -54,7 +55,9 @@ def compare(
         pictures: Test images per category that are kept with their maps for figures.
         trainer: Arguments of Lightning's Trainer.
         backend: joblib's: processes of this machine, or a Ray or Dask cluster.
-        n_jobs: Runs at the same time; -1: as many as there are cores, or workers of the cluster.
+        n_jobs: Workers; -1: as many as there are cores, or workers of the cluster.
+        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand; default: half of what is
+            free. With less, an AprilGan passes more often over the test images.
 
     Raises:
         SystemExit: If a run failed, or with a message if the configuration is wrong.
@@ -91,7 +94,7 @@ def compare(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _clear_errors():
         grid = Grid(read_models(models), read_datasets(datasets), shots, seeds, mask_size, pictures, trainer or {})
-        failed = run_grid(grid, output, backend, n_jobs)
+        failed = run_grid(grid, output, backend, n_jobs, memory_limit)
         if (read_results(output).status == "ok").any():
             table(output)
             figure(output)

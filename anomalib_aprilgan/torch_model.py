@@ -69,10 +69,7 @@ class AprilGanModel(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < coreset_sampling_ratio <= 1:
-            msg = (
-                "`coreset_sampling_ratio` must be a fraction of the patch tokens, 0 < ratio <= 1; got "
-                f"{coreset_sampling_ratio}."
-            )
+            msg = f"`coreset_sampling_ratio` must be a fraction, 0 < ratio <= 1; got {coreset_sampling_ratio}."
             raise ValueError(msg)
         self.encoder = encoder
         self.prompts = prompts
@@ -113,12 +110,20 @@ class AprilGanModel(nn.Module):
         """
         with torch.inference_mode(mode=False), torch.no_grad():  # a checkpoint can't be loaded into inference tensors
             features = self.encode_class_name(class_name)
-            banks = () if reference_images is None else self._make_banks(reference_images)
+            banks = () if reference_images is None else self.encode_references(reference_images)
             bounds = torch.full_like(self.score_bounds, torch.nan)
-        known = (
-            References.of_pixels(reference_images, self.coreset_sampling_ratio) if references is None else references
-        )
+        known = references or References.of_pixels(reference_images, self.coreset_sampling_ratio)
         return Target(class_name, known, features, banks, bounds, HAND if references is None else RUN)
+
+    def encode_references(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Memory bank (K * N, D) of each stage, encoded one image at a time: K may be more than memory holds."""
+        parts = images.to(self.text_features.device).split(1)
+        encoded = [[coreset(each, self.coreset_sampling_ratio) for each in self.encode(part).stages] for part in parts]
+        stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
+        # One row that is not a number would make every distance not a number.
+        sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
+        maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
+        return make_banks(stages, self.memory.dtype)
 
     @property
     def target(self) -> Target:
@@ -178,16 +183,26 @@ class AprilGanModel(nn.Module):
         text, anomaly_maps = self.score_parts(encoded, target)
         return self.image_score(text, maps.map_maxima(anomaly_maps), target), anomaly_maps
 
-    def score_parts(self, encoded: Encoded, target: Target) -> tuple[Tensor, Tensor]:
-        """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W)."""
-        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
-        to_references = distances(encoded.stages, target.banks) if target.is_few_shot else []
-        with _full_precision(encoded.embedding):
-            text = maps.text_score(encoded.embedding.float(), target.text_features)
-            anomaly_maps = maps.zero_shot_map(_float(projected), target.text_features, self.image_size)
-            if to_references:
+    def score_parts(self, encoded: Encoded, target: Target, zero_shot: tuple | None = None) -> tuple[Tensor, Tensor]:
+        """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W).
+
+        Args:
+            encoded: Of the images.
+            target: What to look for.
+            zero_shot: What this returns for the same class name without references, if it is known.
+        """
+        text, anomaly_maps = zero_shot or self._zero_shot_parts(encoded, target.text_features)
+        if target.is_few_shot:
+            to_references = distances(encoded.stages, target.banks)
+            with _full_precision(encoded.embedding):
                 anomaly_maps = anomaly_maps + maps.few_shot_map(to_references, self.image_size)
         return text, anomaly_maps
+
+    def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
+        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
+        with _full_precision(encoded.embedding):
+            text = maps.text_score(encoded.embedding.float(), features)
+            return text, maps.zero_shot_map(_float(projected), features, self.image_size)
 
     def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
         """Image scores (B,) from text scores (B,) and the maxima (B,) of anomaly maps.
@@ -228,24 +243,10 @@ class AprilGanModel(nn.Module):
         """
         projected = self.adapters(self.encode(images).stages)
         with _full_precision(images):
-            probabilities = [
-                maps.stage_probabilities(tokens, features, self.image_size) for tokens in _float(projected)
-            ]
+            probabilities = [maps.stage_probabilities(each, features, self.image_size) for each in _float(projected)]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
-
-    def _make_banks(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Memory bank (K * N, D) of each stage, encoded one image at a time: K may be more than memory holds."""
-        encoded = [self._reference_tokens(image) for image in images.to(self.text_features.device).split(1)]
-        stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
-        # One row that is not a number would make every distance not a number.
-        sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
-        maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        return make_banks(stages, self.memory.dtype)
-
-    def _reference_tokens(self, image: Tensor) -> list[Tensor]:
-        return [coreset(tokens, self.coreset_sampling_ratio) for tokens in self.encode(image).stages]
 
 
 def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -254,6 +255,5 @@ def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
 
 def _full_precision(like: Tensor) -> AbstractContextManager:
     """Autocast switched off: a cosine in half precision is too coarse for softmax(100 x)."""
-    if torch.is_autocast_enabled(like.device.type):
-        return torch.autocast(like.device.type, enabled=False)
-    return nullcontext()
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

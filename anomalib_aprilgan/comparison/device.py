@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -27,6 +28,12 @@ def choose_device(accelerator: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The name of the GPU, or the number of CPU threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def free_memory(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free on this machine and on the device."""
+    machine = psutil.virtual_memory().available
+    return machine, torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine
 
 
 class PeakMemory:

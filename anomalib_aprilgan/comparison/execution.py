@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,24 +20,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from anomalib_aprilgan.comparison.datasets import prepare_categories
 from anomalib_aprilgan.comparison.grid import Grid, Job
-from anomalib_aprilgan.comparison.models import possible_shots
+from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
-from anomalib_aprilgan.comparison.runs import run_job
-from anomalib_aprilgan.comparison.thumbnails import Thumbnails, save_thumbnails, thumbnails_path
+from anomalib_aprilgan.comparison.runs import Outcome
+from anomalib_aprilgan.comparison.sweep import GIB, run_portion
+from anomalib_aprilgan.comparison.thumbnails import save_thumbnails, thumbnails_path
 from anomalib_aprilgan.comparison.training import with_adapters
 
 BACKENDS = ("loky", "ray", "dask")
-PORTION = 4  # runs per worker of Ray
+PORTION = 4  # tasks per worker of Ray
 
 
-def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -> list[Row]:
+def run_grid(
+    grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1, memory_limit: float | None = None
+) -> list[Row]:
     """Run the jobs whose results are not in ``output`` yet, and return the rows of the failed ones.
 
     Args:
         grid: The comparison.
         output: Folder of the results.
         backend: joblib's: "loky", "ray" or "dask".
-        n_jobs: Runs at the same time; -1: as many as there are workers.
+        n_jobs: Workers; -1: as many as there are.
+        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand; None: half of what is
+            free.
 
     Raises:
         ValueError: If a class, argument or category of the grid is wrong, or ``output`` has results of other settings.
@@ -44,6 +51,9 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
     """
     if backend not in BACKENDS:
         msg = f"`backend` must be one of {BACKENDS}, got {backend!r}."
+        raise ValueError(msg)
+    if memory_limit is not None and not memory_limit > 0:
+        msg = f"`memory_limit` must be a number of GiB above 0, got {memory_limit}."
         raise ValueError(msg)
     path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
@@ -55,7 +65,8 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
     with _bar(len(jobs), len(done)) as progress:
         task = progress.tasks[0].id
         ready = with_adapters(grid, output) if jobs else grid
-        for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
+        for job, row, thumbnails in _results(ready, jobs, backend, n_jobs, memory_limit, progress.console):
+            row["settings"] = grid.settings(job.model, job.dataset)
             if thumbnails is not None:
                 save_thumbnails(thumbnails_path(output, job), thumbnails)
             append_row(path, row)
@@ -67,22 +78,39 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
 
 
 def _results(
-    grid: Grid, ready: Grid, jobs: Sequence[Job], backend: str, n_jobs: int
-) -> Iterator[tuple[Job, Row, Thumbnails | None]]:
+    grid: Grid, jobs: Sequence[Job], backend: str, n_jobs: int, memory_limit: float | None, console: Console
+) -> Iterator[Outcome]:
     """Job, row and thumbnails of each run, in the order in which the runs end."""
-    settings = {(job.model, job.dataset): grid.settings(job.model, job.dataset) for job in jobs}
-    # Ray's backend returns results only when all its jobs are done, so it gets them in portions.
+    tasks = _tasks(grid, jobs)
+    # Ray's backend returns results only when all its tasks are done, so it gets them in portions.
     return_as = "list" if backend == "ray" else "generator_unordered"
     with workers(backend, n_jobs), joblib.Parallel(n_jobs=n_jobs, return_as=return_as) as parallel:
-        portion = PORTION * joblib.effective_n_jobs(n_jobs) if backend == "ray" else len(jobs)
-        for start in range(0, len(jobs), max(portion, 1)):
-            calls = (joblib.delayed(_work)(ready, job) for job in jobs[start : start + portion])
-            for job, row, thumbnails in parallel(calls):
-                yield job, {**row, "settings": settings[job.model, job.dataset]}, thumbnails
+        n_workers = joblib.effective_n_jobs(n_jobs)
+        limit = None if memory_limit is None else memory_limit * GIB
+        # In this process, a row is on disk before the next one is made; another process sends all its rows at once.
+        in_process = backend == "loky" and n_workers == 1
+        work = joblib.delayed(partial(run_portion if in_process else _work, grid, limit=limit, workers=n_workers))
+        while tasks:
+            portion = PORTION * n_workers if backend == "ray" else len(tasks)
+            now, tasks = tasks[:portion], tasks[portion:]
+            for outcomes, rest, why in parallel(work(task) for task in now):
+                yield from outcomes
+                if rest:
+                    first = f"{rest[0].model}, {rest[0].dataset}/{rest[0].category}"
+                    console.print(f"{first}: {len(rest)} runs need another pass. {why}", markup=False, highlight=False)
+                    tasks.append(rest)
 
 
-def _work(grid: Grid, job: Job) -> tuple[Job, Row, Thumbnails | None]:
-    return (job, *run_job(grid, job))
+def _tasks(grid: Grid, jobs: Sequence[Job]) -> list[list[Job]]:
+    """The runs of an AprilGan on one category together, since they can share a pass; each other run alone."""
+    shared = {name for name, spec in grid.models.items() if is_april_gan(spec, name)}
+    together = [list(group) for _, group in itertools.groupby(jobs, lambda job: (job.model, job.dataset, job.category))]
+    return [part for group in together for part in ([group] if group[0].model in shared else [[job] for job in group])]
+
+
+def _work(grid: Grid, jobs: Sequence[Job], limit: float | None, workers: int) -> tuple[list[Outcome], list[Job], str]:
+    outcomes, rest, why = run_portion(grid, jobs, limit, workers)
+    return list(outcomes), rest, why
 
 
 @contextlib.contextmanager

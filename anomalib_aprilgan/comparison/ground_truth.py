@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName, read_mask
 from numpy.typing import NDArray
 
+from anomalib_aprilgan.comparison.metrics import overlap_weights
 from anomalib_aprilgan.components.pre_processor import resize_mask
 
 
@@ -30,9 +32,19 @@ class GroundTruth:
     labels: NDArray
     masks: NDArray | None
 
+    @property
+    def has_both_kinds(self) -> bool:
+        """Whether there are normal and abnormal images."""
+        return bool(self.labels.any() and not self.labels.all())
+
+    @cached_property
+    def weights(self) -> NDArray | None:
+        """What each abnormal pixel adds to the mean region overlap (M,); the same for all runs, so computed once."""
+        return None if self.masks is None else overlap_weights(self.masks)
+
 
 def read_ground_truth(datamodule: AnomalibDataModule, paths: Sequence[str], mask_size: int) -> GroundTruth:
-    """Return labels and masks of test images, masks resized as the authors do it.
+    """Return labels and masks of test images, masks resized as the authors do it; those of the last call at once.
 
     Args:
         datamodule: One that is set up.
@@ -44,13 +56,26 @@ def read_ground_truth(datamodule: AnomalibDataModule, paths: Sequence[str], mask
     """
     samples = datamodule.test_data.samples
     rows = samples.set_index(samples.image_path.astype(str)).loc[list(paths)]
-    labels = (rows.label_index == LabelName.ABNORMAL).to_numpy()
+    labels = (rows.label_index == LabelName.ABNORMAL).tolist()
     files = list(rows.mask_path) if "mask_path" in rows else [""] * len(rows)
-    masks = np.zeros((len(rows), mask_size, mask_size), dtype=bool)
+    masks = [_mask_file(file) if abnormal else None for file, abnormal in zip(files, labels, strict=True)]
+    return _read(tuple(labels), tuple(masks), mask_size)
+
+
+def _mask_file(path: object) -> tuple[str, int] | None:
+    """Path and time of change of a mask that is on disk."""
+    if not (isinstance(path, str | Path) and Path(path).is_file()):
+        return None
+    return str(path), Path(path).stat().st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _read(labels: tuple[bool, ...], files: tuple[tuple[str, int] | None, ...], mask_size: int) -> GroundTruth:
+    masks = np.zeros((len(labels), mask_size, mask_size), dtype=bool)
     for index in np.flatnonzero(labels):
-        path = files[index]
-        if not (isinstance(path, str | Path) and Path(path).is_file()):
-            return GroundTruth(labels, None)
-        mask = torch.as_tensor(read_mask(path, as_tensor=True))
+        file = files[index]
+        if file is None:
+            return GroundTruth(np.asarray(labels), None)
+        mask = torch.as_tensor(read_mask(file[0], as_tensor=True))
         masks[index] = resize_mask(mask, (mask_size, mask_size)).numpy() != 0
-    return GroundTruth(labels, masks)
+    return GroundTruth(np.asarray(labels), masks)

@@ -86,8 +86,17 @@ def image_metrics(scores: Array, labels: Array) -> dict[str, float]:
     return {f"image_{name}": metric(ranking) for name, metric in RANK_METRICS.items()}
 
 
-def pixel_metrics(maps: Array, masks: Array) -> dict[str, float]:
-    """AUROC, F1-max, average precision, PRO and the authors' PRO of maps (B, H, W) with masks (B, H, W), bool."""
-    ranking = rank(maps.ravel(), masks.ravel(), overlap_weights(masks))
+def pixel_metrics(maps: Array, masks: Array, weights: Array | None = None) -> dict[str, float]:
+    """AUROC, F1-max, average precision, PRO and the authors' PRO.
+
+    Args:
+        maps: Anomaly maps (B, H, W).
+        masks: True where abnormal (B, H, W).
+        weights: The ``overlap_weights`` of the masks, if they are known.
+
+    Raises:
+        ValueError: If a score is not finite, or all pixels are normal or all abnormal.
+    """
+    ranking = rank(maps.ravel(), masks.ravel(), overlap_weights(masks) if weights is None else weights)
     values = {f"pixel_{name}": metric(ranking) for name, metric in RANK_METRICS.items()}
     return {**values, "pixel_PRO": ranking.pro(), "pixel_PRO_authors": pro_authors(ranking)}

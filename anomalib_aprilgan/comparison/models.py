@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -24,15 +24,46 @@ from anomalib_aprilgan.comparison.grid import Grid, ModelSpec
 from anomalib_aprilgan.data.references import read_references, resolve_class_name
 from anomalib_aprilgan.lightning_model import AprilGan
 from anomalib_aprilgan.target import RUN
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 # From this release on, open_clip's transformer expects the batch first, which anomalib's WinClip gives second.
 BREAKS_WINCLIP = Version("2.26.1")
 CLIPS_PER_WORKER = 2  # that of AprilGan and that of WinClip
+# With these, a validation may see other images than a prediction, so that score bounds need a pass of their own.
+PARTIAL_PASSES = {"fast_dev_run", "limit_predict_batches", "limit_val_batches", "overfit_batches"}
+HARMLESS = {"_abc_impl", "configure_pre_processor"}
 
 
 def takes_references(kind: type) -> bool:
     """Whether the model is given its references by ``k_shot``, which may be 0, and not by training."""
-    return "k_shot" in inspect.signature(kind).parameters
+    return issubclass(kind, AprilGan) or "k_shot" in inspect.signature(kind).parameters
+
+
+def is_april_gan(spec: ModelSpec, name: str) -> bool:
+    """Whether the model is an AprilGan.
+
+    Raises:
+        ValueError: If the class of the model is not found.
+    """
+    return issubclass(find_class(spec.class_path, AnomalibModule, f"models.{name}"), AprilGan)
+
+
+def can_be_swept(model: AprilGan, trainer: Mapping[str, Any]) -> bool:
+    """Whether runs of the model may share a pass over the test images: if it predicts as AprilGan does, untrained.
+
+    Args:
+        model: An AprilGan, or of a class that is derived from it.
+        trainer: Arguments of Lightning's Trainer.
+    """
+    changed = _changed(type(model), AprilGan) | _changed(type(model.model), AprilGanModel)
+    return not changed and model.adapters is not None and not PARTIAL_PASSES & trainer.keys()
+
+
+def _changed(kind: type, base: type) -> set[str]:
+    """What a derived class does otherwise than its base."""
+    derived = kind.__mro__[: kind.__mro__.index(base)]
+    names = {name for each in derived for name in vars(each) if hasattr(base, name) and not name.startswith("__")}
+    return names - HARMLESS
 
 
 def possible_shots(spec: ModelSpec, shots: Sequence[int], name: str) -> list[int]:

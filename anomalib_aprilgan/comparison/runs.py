@@ -12,7 +12,7 @@ import math
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,7 +25,7 @@ from lightning import seed_everything
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.comparison.collector import PredictionCollector
+from anomalib_aprilgan.comparison.collector import PredictionCollector, Predictions
 from anomalib_aprilgan.comparison.datasets import build_datamodule, keep_references
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, device_name
 from anomalib_aprilgan.comparison.grid import Grid, Job
@@ -41,8 +41,22 @@ from anomalib_aprilgan.lightning_model import AprilGan
 QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
-def run_job(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
+Outcome = tuple[Job, Row, Thumbnails | None]
+
+
+def run_job(grid: Grid, job: Job) -> Outcome:
     """The row of results of a run, and its thumbnails if it keeps any; a failed run has a row with its error."""
+    return outcome(grid, job, lambda: _run(grid, job))
+
+
+def outcome(grid: Grid, job: Job, run: Callable[[], tuple[Row, Thumbnails | None]]) -> Outcome:
+    """What ``run`` returns, with the facts of each row; an error that it raises is the result of a failed run.
+
+    Args:
+        grid: The comparison.
+        job: The run.
+        run: Makes the rest of its row, and its thumbnails if it keeps any.
+    """
     head = {
         **{name: getattr(job, name) for name in KEY},
         "model_class": grid.models[job.model].class_path.rpartition(".")[-1],
@@ -51,19 +65,17 @@ def run_job(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     }
     try:
         with silence():
-            body, thumbnails = _run(grid, job)
-        outcome = {"status": "ok", "error": None, **body}
+            body, thumbnails = run()
+        result = {"status": "ok", "error": None, **body}
     except Exception as error:  # noqa: BLE001 - whatever a model raises is the result of its run
         frames = traceback.format_exception(error)
-        outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": "".join(frames)}
+        result = {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": "".join(frames)}
         thumbnails = None
-    return {**head, **outcome, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}, thumbnails
+    return job, {**head, **result, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}, thumbnails
 
 
 def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
-    seed_everything(job.seed, workers=True, verbose=False)
-    datamodule = build_datamodule(grid.datasets[job.dataset], job.category)
-    datamodule.setup(TrainerFn.FITTING)  # reads the lists of images; the trainer does not read them again
+    datamodule = seeded_datamodule(grid, job)
     references = choose_references(job.shots, None, datamodule, job.seed)
     keep_references(datamodule, references)
     device = choose_device(grid.trainer.get("accelerator", "auto"))
@@ -71,24 +83,62 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     model = build_model(grid, job.model, job.dataset, references, job.category)
     if isinstance(model, AprilGan):
         set_target(model, datamodule, references, device)
-    collector = predict(model, datamodule, grid.for_model(job.model), device)
-    truth = read_ground_truth(datamodule, collector.paths, grid.mask_size)
-    maps = torch.cat(collector.maps).numpy() if collector.maps else None
+    predictions = predict(model, datamodule, grid, device)
+    body, thumbnails = judge(grid, job, predictions, datamodule)
+    return {**body, **provenance(datamodule, references, model, memory)}, thumbnails
+
+
+def seeded_datamodule(grid: Grid, job: Job) -> AnomalibDataModule:
+    """The data module of a run, set up with the run's seed."""
+    seed_everything(job.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(grid.datasets[job.dataset], job.category)
+    datamodule.setup(TrainerFn.FITTING)  # reads the lists of images; the trainer does not read them again
+    return datamodule
+
+
+def judge(
+    grid: Grid, job: Job, predictions: Predictions, datamodule: AnomalibDataModule
+) -> tuple[Row, Thumbnails | None]:
+    """Metrics and speed of a run, and its thumbnails if it keeps any.
+
+    Args:
+        grid: The comparison.
+        job: The run.
+        predictions: For the test images. Their maps are forgotten here.
+        datamodule: Of the test images.
+    """
+    truth = read_ground_truth(datamodule, predictions.paths, grid.mask_size)
+    maps = predictions.take_maps()
     row = {
         "n_images": len(truth.labels),
         "n_abnormal": int(truth.labels.sum()),
         "mask_size": grid.mask_size,
-        **measure(torch.cat(collector.scores).numpy(), maps, truth),
-        "seconds_per_image": collector.seconds_per_image,
-        "peak_memory_mib": memory.mebibytes(),
-        "memory_kind": memory.kind,
-        "device": device_name(device),
-        "references": relative_paths(references, datamodule),
-        "adapters_sha256": adapters_digest(model),
+        **measure(torch.cat(predictions.scores).numpy(), maps, truth),
+        "seconds_per_image": predictions.seconds_per_image,
     }
     if maps is None or not grid.thumbnails or job.seed != grid.seeds[0]:
         return row, None
-    return row, make_thumbnails(collector.paths, maps, truth, grid.thumbnails)
+    return row, make_thumbnails(predictions.paths, maps, truth, grid.thumbnails)
+
+
+def provenance(
+    datamodule: AnomalibDataModule, references: Sequence[str], model: AnomalibModule, memory: PeakMemory
+) -> Row:
+    """What a run was made with and on, and its peak memory.
+
+    Args:
+        datamodule: Of the references.
+        references: Paths of the reference images.
+        model: That made the predictions.
+        memory: Made before the run.
+    """
+    return {
+        "peak_memory_mib": memory.mebibytes(),
+        "memory_kind": memory.kind,
+        "device": device_name(memory.device),
+        "references": relative_paths(references, datamodule),
+        "adapters_sha256": adapters_digest(model),
+    }
 
 
 def measure(scores: NDArray, maps: NDArray | None, truth: GroundTruth) -> dict[str, float | None]:
@@ -104,7 +154,7 @@ def measure(scores: NDArray, maps: NDArray | None, truth: GroundTruth) -> dict[s
     """
     values = dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS], math.nan) | image_metrics(scores, truth.labels)
     if maps is not None and truth.masks is not None:
-        values |= pixel_metrics(maps, truth.masks)
+        values |= pixel_metrics(maps, truth.masks, truth.weights)
     return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
@@ -120,9 +170,7 @@ def silence() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def predict(
-    model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, device: torch.device
-) -> PredictionCollector:
+def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, device: torch.device) -> Predictions:
     """Train the model if it needs training, then predict all test images.
 
     Args:
@@ -131,19 +179,22 @@ def predict(
         grid: The comparison, for ``mask_size`` and ``trainer``.
         device: Where to run.
     """
-    collector = PredictionCollector(grid.mask_size)
-    arguments: dict[str, Any] = {
-        **QUIET,
-        "accelerator": "gpu" if device.type == "cuda" else "cpu",
-        "devices": [device.index] if device.index else 1,
-    }
+    predictions = Predictions(grid.mask_size)
+    arguments = trainer_arguments(device)
     trained = model.learning_type not in {LearningType.ZERO_SHOT, LearningType.FEW_SHOT}
     scales_scores = isinstance(model, AprilGan) and model.model.target.is_few_shot  # by the range of the maps
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need
     with tempfile.TemporaryDirectory() as folder:
+        collector = PredictionCollector(predictions)
         engine = Engine(callbacks=[collector], default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:
             engine.fit(model, datamodule=datamodule)
         engine.predict(model, datamodule=datamodule, return_predictions=False)
-    return collector
+    return predictions
+
+
+def trainer_arguments(device: torch.device) -> dict[str, Any]:
+    """Arguments of a quiet Trainer on a device."""
+    accelerator = "gpu" if device.type == "cuda" else "cpu"
+    return {**QUIET, "accelerator": accelerator, "devices": [device.index] if device.index else 1}

@@ -88,8 +88,9 @@ def write(config: dict, folder: Path) -> str:
 
 
 def numbers(output: Path) -> pd.DataFrame:
-    """The results without what differs between runs: times and memory."""
-    return read_results(output).drop(columns=["seconds_per_image", "peak_memory_mib", "finished"])
+    """The results without what differs between runs: times, memory, and what shared a pass."""
+    measured = ["seconds_per_image", "peak_memory_mib", "finished", "sweep_seconds", "sweep_runs"]
+    return read_results(output).drop(columns=measured)
 
 
 def tables(output: Path) -> list[str]:
@@ -115,7 +116,7 @@ def test_compare(
     assert "18/18 runs" in printed.err
 
     # once more: nothing is left to do
-    monkeypatch.setattr(execution, "run_job", lambda *_: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr(execution, "run_portion", lambda *_: pytest.fail("a finished run was repeated"))
     before = (output / FILE).read_bytes()
     assert run(config) == 0
     assert (output / FILE).read_bytes() == before
@@ -156,9 +157,10 @@ def test_terminated(config: dict, tmp_path: Path, number: signal.Signals) -> Non
 
 @pytest.mark.slow
 @SIGNALS
-def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [None, 6e-4], ids=["one pass", "several passes"])
+def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path, limit: float | None) -> None:
     output = Path(config["output"])
-    interrupt(config, tmp_path, signal.SIGKILL)
+    interrupt({**config, "memory_limit": limit}, tmp_path, signal.SIGKILL)
     survived = (output / FILE).read_bytes()
     survived = survived[: survived.rfind(b"\n") + 1]
     assert 3 <= survived.count(b"\n") < 18
@@ -169,6 +171,10 @@ def test_killed_and_resumed(run: Run, config: dict, tmp_path: Path) -> None:
     assert (output / FILE).read_bytes().startswith(survived)
     rows = read_rows(output / FILE)
     assert len(rows) == 18  # no run was repeated
+    made = [row for row in rows[survived.count(b"\n") :] if row["model"] == "AprilGan"]
+    for category in ("bolt", "fabric"):  # what was missing shared a pass
+        part = [row["sweep_runs"] for row in made if row["category"] == category]
+        assert part == [len(part)] * len(part)
 
     assert run({**config, "output": str(tmp_path / "uninterrupted")}) == 0
     pd.testing.assert_frame_equal(numbers(output), numbers(tmp_path / "uninterrupted"))
@@ -210,6 +216,7 @@ def test_failed_run_is_recorded_and_the_others_continue(run: Run, config: dict, 
         ({"models": {"x": {"class_path": "anomalib.models.Nothing"}}}, "unknown class_path 'anomalib.models.Nothing'"),
         ({"models": {"x": {"init_args": {}}}}, "`models.x` has no 'class_path'"),
         ({"shots": []}, "`shots` must be different numbers"),
+        ({"memory_limit": 0}, "`memory_limit` must be a number of GiB above 0, got 0"),
         ({"datasets": {"d": NOWHERE}}, "The `root` 'nowhere' of the data set 'd' does not exist"),
     ],
 )

@@ -19,7 +19,7 @@ from anomalib_aprilgan.comparison import classes, datasets, models
 from anomalib_aprilgan.comparison.device import choose_device
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
-from anomalib_aprilgan.comparison.runs import run_job
+from anomalib_aprilgan.comparison.sweep import run_portion
 from anomalib_aprilgan.data import references
 from conftest import BOLT, DATASET, TINY_CLIP
 
@@ -35,8 +35,13 @@ def grid(spec: ModelSpec, **kwargs: object) -> Grid:
 
 
 def run(spec: ModelSpec, shots: int, category: str = "bolt", seed: int = 0, **kwargs: object) -> dict:
-    row, _ = run_job(grid(spec, **kwargs), Job("model", "goldens", category, shots, seed))
-    return row
+    return run_alone(grid(spec, **kwargs), Job("model", "goldens", category, shots, seed))[0]
+
+
+def run_alone(settings: Grid, job: Job) -> tuple[dict, dict | None]:
+    ((_, row, thumbnails),), rest, _ = run_portion(settings, [job])
+    assert rest == []
+    return row, thumbnails
 
 
 @pytest.fixture
@@ -209,13 +214,13 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, name: str, coun
 
 def test_thumbnails(april_gan_spec: ModelSpec) -> None:
     job = Job("model", "goldens", "bolt", 0, 0)
-    row, thumbnails = run_job(grid(april_gan_spec, thumbnails=3), job)
+    row, thumbnails = run_alone(grid(april_gan_spec, thumbnails=3), job)
     assert row["status"] == "ok"
     assert thumbnails["images"].shape == (3, 256, 256, 3)
     assert thumbnails["maps"].shape == (3, 70, 70)
     assert [mask.any() for mask in thumbnails["masks"]] == [False, True, True]
     assert thumbnails["range"][0] <= thumbnails["maps"].min()
-    _, none = run_job(grid(april_gan_spec, thumbnails=3, seeds=[1, 0]), job)
+    _, none = run_alone(grid(april_gan_spec, thumbnails=3, seeds=[1, 0]), job)
     assert none is None  # of the first seed only
 
 
@@ -225,7 +230,7 @@ def test_data_set_without_masks(april_gan_spec: ModelSpec) -> None:
     data = DataSpec("anomalib.data.Folder", {"name": "parts", "root": root, "num_workers": 0, **folders})
     assert datasets.prepare_categories(data, "parts") == ["parts"]
     whole = Grid({"model": april_gan_spec}, {"parts": data}, [0], [0], 70, 2, {"accelerator": "cpu"})
-    row, _ = run_job(whole, Job("model", "parts", "parts", 0, 0))
+    row, _ = run_alone(whole, Job("model", "parts", "parts", 0, 0))
     assert row["error"] is None
     assert row["image_AUROC"] is not None
     assert row["pixel_AUROC"] is None
