@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.fingerprints import check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
 from anomalib_aprilgan.comparison.runs import run_job
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, save_thumbnails, thumbnails_path
-from anomalib_aprilgan.comparison.training import with_adapters
+from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
 
 BACKENDS = ("loky", "ray", "dask")
 PORTION = 4  # runs per worker of Ray
@@ -48,14 +49,20 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
     path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
     categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
+    training = training_fingerprints(grid)
     repair(path)
-    done = finished(read_rows(path) if path.exists() else [], grid)
-    jobs = [job for job in grid.jobs(categories, possible) if job not in done]
+    rows = read_rows(path) if path.exists() else []
+    done = finished(rows, grid)
+    now = {job: facts_of(job, grid, categories, training) for job in grid.jobs(categories, possible)}
+    check_unmixed(rows, now.values(), str(path))
+    jobs = [job for job in now if job not in done]
     failed = []
     with _bar(len(jobs), len(done)) as progress:
         task = progress.tasks[0].id
-        ready = with_adapters(grid, output) if jobs else grid
+        ready = with_adapters(grid, output, training, {job.model for job in jobs})
         for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
+            row["fingerprints"] = now[job]["fingerprints"]
+            check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
             if thumbnails is not None:
                 save_thumbnails(thumbnails_path(output, job), thumbnails)
             append_row(path, row)

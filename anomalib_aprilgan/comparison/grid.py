@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class Grid:
         facts = [spec, data, self.mask_size, self.trainer]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def jobs(self, categories: Mapping[str, Sequence[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
+    def jobs(self, categories: Mapping[str, Iterable[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
         """All runs; those of one model are adjacent, so that a worker can keep its CLIP.
 
         Nothing is random without references, so 0 shots are run with the first seed only.

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from anomalib_aprilgan.comparison.fingerprints import check_unmixed
 from anomalib_aprilgan.comparison.grid import Grid, Job
 
 logger = logging.getLogger(__name__)
@@ -107,4 +108,5 @@ def read_results(output: Path) -> pd.DataFrame:
     if not rows:
         msg = f"{output / FILE} is empty: run `aprilgan compare` with this `output` first."
         raise ValueError(msg)
+    check_unmixed(rows, [], str(output / FILE))
     return pd.DataFrame(rows).drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)
