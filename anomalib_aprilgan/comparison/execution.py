@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_aprilgan.comparison.datasets import prepare_categories
-from anomalib_aprilgan.comparison.fingerprints import check_unmixed, facts_of
+from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.models import possible_shots
-from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
+from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
 from anomalib_aprilgan.comparison.runs import run_job
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, save_thumbnails, thumbnails_path
 from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
@@ -46,14 +46,27 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
     if backend not in BACKENDS:
         msg = f"`backend` must be one of {BACKENDS}, got {backend!r}."
         raise ValueError(msg)
-    path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
     categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
     training = training_fingerprints(grid)
+    with locked(output):
+        return _run_missing(grid, output, grid.jobs(categories, possible), categories, training, backend, n_jobs)
+
+
+def _run_missing(
+    grid: Grid,
+    output: Path,
+    jobs: Sequence[Job],
+    categories: Categories,
+    training: Mapping[str, Fingerprints],
+    backend: str,
+    n_jobs: int,
+) -> list[Row]:
+    path = output / FILE
     repair(path)
     rows = read_rows(path) if path.exists() else []
     done = finished(rows, grid)
-    now = {job: facts_of(job, grid, categories, training) for job in grid.jobs(categories, possible)}
+    now = {job: facts_of(job, grid, categories, training) for job in jobs}
     check_unmixed(rows, now.values(), str(path))
     jobs = [job for job in now if job not in done]
     failed = []

@@ -170,3 +170,9 @@ def _checked(entry: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]
 def slug(name: str) -> str:
     """The name as part of a file name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def unique_slug(*names: str) -> str:
+    """The names as part of a file name that no other names have, also where upper and lower case are the same."""
+    readable = "__".join(map(slug, names)).encode()[:120].decode(errors="ignore")  # file systems take 255 bytes
+    return f"{readable}__{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"

@@ -16,6 +16,7 @@ from rich.text import Text
 from tabulate import DataRow, TableFormat
 
 from anomalib_aprilgan.comparison.tables import Cell, Table
+from anomalib_aprilgan.safe_io import write_whole
 
 MISSING = "-"
 TERMINAL_STYLES = {0: "", 1: "bold", 2: "underline"}
@@ -112,8 +113,7 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"md": markdown, "tex": l
 
 def write(tables: Sequence[Table], output: Path) -> list[Path]:
     """Write ``tables.md``, ``tables.tex`` and ``tables.csv``."""
-    paths = []
-    for suffix, form in FORMATS.items():
-        paths.append(output / f"tables.{suffix}")
-        paths[-1].write_text(form(tables), encoding="utf-8")
-    return paths
+    texts = {output / f"tables.{suffix}": form(tables).encode() for suffix, form in FORMATS.items()}
+    for path, text in texts.items():
+        write_whole(path, lambda file, text=text: file.write(text))
+    return list(texts)

@@ -19,7 +19,7 @@ from anomalib_aprilgan.comparison.grid import Job
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
 from anomalib_aprilgan.comparison.published import published_number
 from anomalib_aprilgan.comparison.tables import Cell
-from anomalib_aprilgan.comparison.thumbnails import save_thumbnails, thumbnails_path
+from anomalib_aprilgan.comparison.thumbnails import old_thumbnails_path, save_thumbnails, thumbnails_path
 
 CATEGORIES = ("bottle", "cable")
 MODELS = {"April": "AprilGan", "Core": "Patchcore", "Mine": "Spade"}
@@ -225,16 +225,19 @@ def test_nothing_to_draw(
         figures.shots_figures(results, metrics, models, shots)
 
 
-def test_map_figure(results: pd.DataFrame, tmp_path: Path) -> None:
+def thumbnails(top: float = 5) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
+    return {
+        "images": rng.integers(0, 255, (2, 256, 256, 3), dtype=np.uint8),
+        "masks": rng.random((2, 70, 70)) > 0.5,
+        "maps": rng.random((2, 70, 70)).astype(np.float16),
+        "range": np.array([-1, top], dtype=np.float32),
+    }
+
+
+def test_map_figure(results: pd.DataFrame, tmp_path: Path) -> None:
     for job in (Job("April", "MVTec", "bottle", 0, 0), Job("April", "MVTec", "bottle", 1, 0)):
-        arrays = {
-            "images": rng.integers(0, 255, (2, 256, 256, 3), dtype=np.uint8),
-            "masks": rng.random((2, 70, 70)) > 0.5,
-            "maps": rng.random((2, 70, 70)).astype(np.float16),
-            "range": np.array([-1, 5 + job.shots], dtype=np.float32),
-        }
-        save_thumbnails(thumbnails_path(tmp_path, job), arrays)
+        save_thumbnails(thumbnails_path(tmp_path, job), thumbnails(5 + job.shots))
     drawn = figures.map_figures(results, tmp_path, ["April"], None)
     assert list(drawn) == ["maps_MVTec_bottle"]
     axes = drawn["maps_MVTec_bottle"].axes  # two images and a colour bar x (image, truth, zero-shot, 1-shot)
@@ -244,3 +247,46 @@ def test_map_figure(results: pd.DataFrame, tmp_path: Path) -> None:
     paths = figures.save(drawn, tmp_path)
     assert {path.suffix for path in paths} == {".png", ".pdf"}
     assert all(path.stat().st_size > 1000 for path in paths)
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+
+
+def write_npz(path: Path, content: dict[str, np.ndarray]) -> None:
+    np.savez(path, **content)
+
+
+BAD_PICTURES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "a changed byte": lambda path: path.write_bytes(path.read_bytes().replace(b"maps.npy", b"mops.npy", 1)),
+    "foreign": lambda path: write_npz(path, {"images": np.zeros(3)}),
+    "objects": lambda path: write_npz(path, {**thumbnails(), "maps": np.array([None])}),
+    "no archive": lambda path: path.write_bytes(b"\x93NUMPY"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_PICTURES.values(), ids=BAD_PICTURES)
+def test_pictures_that_cannot_be_read_are_named_and_left_out(
+    results: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable
+) -> None:
+    paths = [thumbnails_path(tmp_path, Job("April", "MVTec", "bottle", shots, 0)) for shots in (0, 1)]
+    for path in paths:
+        save_thumbnails(path, thumbnails())
+    damage(paths[0])
+    (drawn,) = figures.map_figures(results, tmp_path, ["April"], None).values()
+    assert [axis.get_ylabel() for axis in drawn.axes[::3]] == ["image", "ground truth", "April\n1-shot"]
+    assert f"{paths[0]} can't be read and is left out of the figures" in caplog.text
+
+
+def test_pictures_of_before_are_drawn(results: pd.DataFrame, tmp_path: Path) -> None:
+    save_thumbnails(old_thumbnails_path(tmp_path, Job("April", "MVTec", "bottle", 0, 0)), thumbnails())
+    assert list(figures.map_figures(results, tmp_path, None, None)) == ["maps_MVTec_bottle"]
+    new = results.assign(fingerprints=[{}] * len(results))  # others may have written the old file
+    assert figures.map_figures(new, tmp_path, None, None) == {}
+
+
+def test_figures_of_like_names_have_files_of_their_own(results: pd.DataFrame) -> None:
+    both = pd.concat([results.assign(dataset=name) for name in ("A + x", "A / x", "B")])
+    drawn = figures.shots_figures(both, ["image_AUROC"], None, None)
+    assert len({name.casefold() for name in drawn}) == 3
+    assert "shots_B" in drawn
+    assert figures.shots_figures(both[both.dataset == "A + x"], ["image_AUROC"], None, None).keys() == {"shots_A___x"}
