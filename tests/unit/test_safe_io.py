@@ -107,9 +107,6 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
 WRITERS = {
     "bytes": lambda file: file.write(b"x" * 10**6),
     "torch": partial(torch.save, {"weight": torch.zeros(10**6)}),
-    "torch, before it wrote archives": partial(
-        torch.save, {"weight": torch.zeros(10**6)}, _use_new_zipfile_serialization=False
-    ),
     "numpy": partial(np.savez, x=np.zeros(10**6)),
 }
 
