@@ -74,7 +74,7 @@ def _run_missing(
         task = progress.tasks[0].id
         ready = with_adapters(grid, output, training, {job.model for job in jobs})
         for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
-            row["fingerprints"] = now[job]["fingerprints"]
+            row.update(now[job])
             check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
             if thumbnails is not None:
                 save_thumbnails(thumbnails_path(output, job), thumbnails)

@@ -75,7 +75,7 @@ def samples_hash(samples: Iterable[tuple[int, str, str]]) -> str:
 
 
 def facts_of(job: Job, grid: Grid, categories: Categories, training: Mapping[str, Fingerprints]) -> dict[str, Any]:
-    """The keys of a run with the ``fingerprints`` of its files as they are now.
+    """The keys of a run with its ``arguments``, and the ``fingerprints`` of its files as they are now.
 
     Args:
         job: The run.
@@ -84,8 +84,12 @@ def facts_of(job: Job, grid: Grid, categories: Categories, training: Mapping[str
         training: The fingerprints of what each model's adapters are trained on.
     """
     files = categories[job.dataset][job.category].fingerprints(job.shots, job.seed)
-    arguments = argument_fingerprints(grid.models[job.model].init_args)
-    return {**asdict(job), "fingerprints": {**files, **arguments, **training.get(job.model, {})}}
+    named = argument_fingerprints(grid.models[job.model].init_args)
+    return {
+        **asdict(job),
+        "arguments": grid.arguments(job.model, job.dataset),
+        "fingerprints": {**files, **named, **training.get(job.model, {})},
+    }
 
 
 def argument_fingerprints(arguments: Mapping[str, Any]) -> Fingerprints:

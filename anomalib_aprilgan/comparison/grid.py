@@ -114,6 +114,15 @@ class Grid:
         facts = [spec, data, self.mask_size, self.trainer]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
+    def arguments(self, model: str, dataset: str) -> dict[str, dict[str, Any]]:
+        """The arguments of a model, with all else that changes it, and of a data set, as JSON holds them."""
+        spec = asdict(self.models[model])
+        others = {
+            name: spec[name] for name in spec.keys() - {"class_path", "init_args", "shots"} if spec[name] is not None
+        }
+        arguments = {"model": {**spec["init_args"], **others}, "data": self.datasets[dataset].init_args}
+        return json.loads(json.dumps(arguments, default=str))
+
     def jobs(self, categories: Mapping[str, Iterable[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
         """All runs; those of one model are adjacent, so that a worker can keep its CLIP.
 

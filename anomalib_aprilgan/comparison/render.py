@@ -38,9 +38,11 @@ def number(cell: Cell) -> str:
 
 
 def beside(cell: Cell) -> str:
-    """The published part, such as " (95.2, -0.1)", or nothing."""
+    """The published part, such as " (95.2, -0.1)", " (95.2)" if it is second-hand, or nothing."""
     if cell.published is None or isinstance(cell.mean, str):
         return ""
+    if cell.second_hand:
+        return f" ({cell.published:.1f})"
     difference = MISSING if math.isnan(cell.mean) else f"{cell.mean - cell.published:+.1f}"
     return f" ({cell.published:.1f}, {difference})"
 
@@ -90,10 +92,12 @@ def as_csv(tables: Sequence[Table]) -> str:
             name = " / ".join(cell.mean for cell in row if isinstance(cell.mean, str))
             for column, cell in zip(table.columns, row, strict=True):
                 if not isinstance(cell.mean, str):
-                    records.append((table.title, name, column, cell.mean, cell.std, cell.published, cell.place or None))
-    frame = pd.DataFrame(records, columns=["table", "row", "metric", "mean", "std", "published", "place"])
-    frame = frame.astype({"std": float, "published": float, "place": "Int64"})
-    frame.insert(6, "difference", frame["mean"] - frame.published)
+                    difference = None if cell.published is None or cell.second_hand else cell.mean - cell.published
+                    numbers = (cell.mean, cell.std, cell.published, difference, cell.place or None)
+                    records.append((table.title, name, column, *numbers))
+    columns = ["table", "row", "metric", "mean", "std", "published", "difference", "place"]
+    frame = pd.DataFrame(records, columns=columns)
+    frame = frame.astype({"std": float, "published": float, "difference": float, "place": "Int64"})
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
