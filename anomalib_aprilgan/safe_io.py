@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # beside it: only there renaming is one step
     try:
-        with unfinished.open("xb") as file:
+        with named_errors(path), unfinished.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +33,21 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Name the file in an error of writing it, such as that of a full disk, which names none."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch raises an error about its archive while it handles the one of the disk.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno is not None and cause.filename is None:
+            cause.filename = str(path)
+        raise cause from None
 
 
 def read_torch(path: str | Path, map_location: Any = "cpu") -> Any:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
@@ -14,53 +15,62 @@ from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import LabelName
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
+from anomalib_aprilgan.comparison.fingerprints import CategoryFiles, category_files
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
 from anomalib_aprilgan.data.masks import check_test_masks
 
 
-def prepare_categories(spec: DataSpec, name: str) -> list[str]:
-    """The categories of a data set that is on disk; the demo data are made if they are not.
+def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
+    """The categories of a data set that is on disk with their files; the demo data are made if they are not.
 
     Raises:
         FileNotFoundError: If the data set is not on disk.
         ValueError: If a category is not, or the list of categories is empty.
     """
-    kind = find_class(spec.class_path, AnomalibDataModule, f"datasets.{name}")
-    datamodule = instantiate(AnomalibDataModule, spec.class_path, spec.init_args)
-    root = getattr(datamodule, "root", None)
-    makes_itself = issubclass(kind, DemoDataModule)
-    if root is not None and not Path(root).is_dir() and not makes_itself:
-        msg = (
-            f"The `root` {str(root)!r} of the data set {name!r} does not exist: download it first, or correct the path."
-        )
-        raise FileNotFoundError(msg)
+    find_class(spec.class_path, AnomalibDataModule, f"datasets.{name}")
+    datamodule = build_datamodule(spec, None)
+    check_root(datamodule, f"the data set {name!r}")
     if spec.categories == []:
         msg = f"`datasets.{name}.categories` is empty: name some, or leave it out to take all."
         raise ValueError(msg)
     wanted = spec.categories or category_names(datamodule)
-    if datamodule.category and not makes_itself and not hasattr(datamodule, "categories"):
+    if datamodule.category and not isinstance(datamodule, DemoDataModule) and not hasattr(datamodule, "categories"):
         _check_categories(wanted, name, Path(datamodule.root))  # anomalib would download the whole data set
     build_datamodule(spec, wanted[0]).prepare_data()
     categories = spec.categories or category_names(datamodule)
-    for category in categories:
-        _check_files(spec, name, category)
-    return categories
+    return {category: _checked_files(spec, name, category) for category in categories}
 
 
-def _check_files(spec: DataSpec, name: str, category: str) -> None:
-    """Check that the lists of a category's images can be made and masks belong to their images, before long work."""
-    datamodule = build_datamodule(spec, category)
+def check_root(datamodule: AnomalibDataModule, what: str) -> None:
+    """Raise FileNotFoundError if there is no folder to read from, which anomalib would download or not find."""
+    root = getattr(datamodule, "root", None)
+    if root is not None and not Path(root).is_dir() and not isinstance(datamodule, DemoDataModule):
+        msg = f"The `root` {str(root)!r} of {what} does not exist: download it first, or correct the path."
+        raise FileNotFoundError(msg)
+
+
+@contextmanager
+def named_problems(what: str, remedy: str) -> Iterator[None]:
+    """Say of which data a problem is, and what to do."""
     try:
+        yield
+    except (ValueError, RuntimeError, MisMatchError) as error:
+        msg = f"{what} can't be used: {error} {remedy}"
+        raise ValueError(msg) from error
+
+
+def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
+    """A category's files, whose lists can be made and whose masks belong to their images."""
+    remedy = (
+        f"Correct its files, choose a data module that reads them, or leave it out of `datasets.{name}.categories`."
+    )
+    with named_problems(f"The category {category!r} of the data set {name!r}", remedy):
+        datamodule = build_datamodule(spec, category)
         datamodule.setup()
         check_test_masks(datamodule)
-    except (ValueError, RuntimeError, MisMatchError) as error:
-        msg = (
-            f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
-            f"data module that reads them, or leave it out of `datasets.{name}.categories`."
-        )
-        raise ValueError(msg) from error
+    return category_files(datamodule)
 
 
 def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:
@@ -82,7 +92,10 @@ def build_datamodule(spec: DataSpec, category: str | None) -> AnomalibDataModule
     kind = find_class(spec.class_path, AnomalibDataModule, "datasets")
     has_categories = category is not None and "category" in inspect.signature(kind).parameters
     extra = {"category": category} if has_categories else {}
-    return instantiate(AnomalibDataModule, spec.class_path, {**spec.init_args, **extra})
+    datamodule = instantiate(AnomalibDataModule, spec.class_path, {**spec.init_args, **extra})
+    if datamodule.seed is None:
+        datamodule.seed = 0  # images that are split at random: all runs get the same, whatever their own seed
+    return datamodule
 
 
 def keep_references(datamodule: AnomalibDataModule, references: Sequence[str]) -> None:

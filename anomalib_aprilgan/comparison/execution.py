@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
-from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, read_rows, repair
+from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
 from anomalib_aprilgan.comparison.runs import Outcome
 from anomalib_aprilgan.comparison.sweep import GIB, run_portion
 from anomalib_aprilgan.comparison.thumbnails import save_thumbnails, thumbnails_path
-from anomalib_aprilgan.comparison.training import with_adapters
+from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
 
 BACKENDS = ("loky", "ray", "dask")
 PORTION = 4  # tasks per worker of Ray
@@ -55,18 +56,36 @@ def run_grid(
     if memory_limit is not None and not memory_limit > 0:
         msg = f"`memory_limit` must be a number of GiB above 0, got {memory_limit}."
         raise ValueError(msg)
-    path = output / FILE
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
     categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
+    training = training_fingerprints(grid)
+    with locked(output):
+        jobs = grid.jobs(categories, possible)
+        return _run_missing(grid, output, jobs, categories, training, (backend, n_jobs, memory_limit))
+
+
+def _run_missing(
+    grid: Grid,
+    output: Path,
+    jobs: Sequence[Job],
+    categories: Categories,
+    training: Mapping[str, Fingerprints],
+    how: tuple[str, int, float | None],
+) -> list[Row]:
+    path = output / FILE
     repair(path)
-    done = finished(read_rows(path) if path.exists() else [], grid)
-    jobs = [job for job in grid.jobs(categories, possible) if job not in done]
+    rows = read_rows(path) if path.exists() else []
+    done = finished(rows, grid)
+    now = {job: facts_of(job, grid, categories, training) for job in jobs}
+    check_unmixed(rows, now.values(), str(path))
+    jobs = [job for job in now if job not in done]
     failed = []
     with _bar(len(jobs), len(done)) as progress:
         task = progress.tasks[0].id
-        ready = with_adapters(grid, output) if jobs else grid
-        for job, row, thumbnails in _results(ready, jobs, backend, n_jobs, memory_limit, progress.console):
-            row["settings"] = grid.settings(job.model, job.dataset)
+        ready = with_adapters(grid, output, training, {job.model for job in jobs})
+        for job, row, thumbnails in _results(ready, jobs, *how, progress.console):
+            row.update(now[job], settings=grid.settings(job.model, job.dataset))
+            check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
             if thumbnails is not None:
                 save_thumbnails(thumbnails_path(output, job), thumbnails)
             append_row(path, row)

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +17,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.comparison.grid import Job, slug
+from anomalib_aprilgan.comparison.grid import Job, slug, unique_slug
 from anomalib_aprilgan.comparison.results import KEY
 from anomalib_aprilgan.comparison.tables import METRICS, measured, over_categories
-from anomalib_aprilgan.comparison.thumbnails import Thumbnails, read_thumbnails, thumbnails_path
+from anomalib_aprilgan.comparison.thumbnails import Thumbnails, old_thumbnails_path, read_thumbnails, thumbnails_path
+from anomalib_aprilgan.safe_io import write_whole
 
 FORMATS = ("png", "pdf")
 CELL = 1.6  # inches
@@ -43,16 +47,32 @@ def map_figures(
         ValueError: If a model or number of references has no finished run.
     """
     figures = {}
-    for (dataset, category), runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
+    names = _file_names("maps", results, ["dataset", "category"])
+    for key, runs in _chosen(results, models, shots).groupby(["dataset", "category"], sort=False):
         rows = {}
         for run in runs.to_dict("records"):
-            job = Job(**{name: run[name] for name in KEY})
-            thumbnails = read_thumbnails(thumbnails_path(output, job))
+            thumbnails = _thumbnails_of(run, output)
             if thumbnails:
-                rows[f"{job.model}\n{job.shots or 'zero'}-shot"] = thumbnails
+                rows[f"{run['model']}\n{run['shots'] or 'zero'}-shot"] = thumbnails
         if rows:
-            figures[f"maps_{slug(str(dataset))}_{slug(str(category))}"] = draw_maps(rows, f"{dataset}: {category}")
+            figures[names[key]] = draw_maps(rows, ": ".join(key))
     return figures
+
+
+def _thumbnails_of(run: dict[str, Any], output: Path) -> Thumbnails | None:
+    job = Job(**{name: run[name] for name in KEY})
+    path = thumbnails_path(output, job)
+    if not path.exists() and not isinstance(run.get("fingerprints"), dict):  # a row of before
+        path = old_thumbnails_path(output, job)
+    return read_thumbnails(path)
+
+
+def _file_names(kind: str, results: pd.DataFrame, columns: list[str]) -> dict[tuple[str, ...], str]:
+    """A file name for each data set or category, which no other has."""
+    keys = list(results[columns].drop_duplicates().itertuples(index=False, name=None))
+    plain = {key: "_".join([kind, *map(slug, key)]) for key in keys}
+    count = Counter(name.casefold() for name in plain.values())
+    return {key: name if count[name.casefold()] == 1 else unique_slug(kind, *key) for key, name in plain.items()}
 
 
 def draw_maps(rows: dict[str, Thumbnails], title: str) -> Figure:
@@ -104,6 +124,7 @@ def shots_figures(
         raise ValueError(msg)
     means, _ = over_categories(measured(_chosen(results, models, shots)), results)
     figures = {}
+    names = _file_names("shots", results, ["dataset"])
     for dataset, part in means.groupby("dataset", sort=False):
         figure = Figure(figsize=(4 * len(metrics), 3.2), layout="constrained")
         for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
@@ -113,17 +134,15 @@ def shots_figures(
             axis.set(xlabel="reference images", ylabel=f"{metric} (%)", xticks=sorted(part.shots.unique()))
             axis.grid(alpha=0.3)
         figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(part.model.unique()))
-        figures[f"shots_{slug(str(dataset))}"] = figure
+        figures[names[dataset,]] = figure
     return figures
 
 
 def save(figures: dict[str, Figure], output: Path) -> list[Path]:
     """Write the figures as PNG and PDF into ``output / "figures"``."""
-    folder = output / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for name in figures for suffix in FORMATS]
+    paths = [output / "figures" / f"{name}.{suffix}" for name in figures for suffix in FORMATS]
     for path in paths:
-        figures[path.stem].savefig(path, dpi=120)
+        write_whole(path, partial(figures[path.stem].savefig, format=path.suffix[1:], dpi=120))
     return paths
 
 

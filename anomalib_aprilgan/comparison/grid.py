@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -122,7 +122,14 @@ class Grid:
         facts = [spec, data, self.mask_size, self.trainer]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-    def jobs(self, categories: Mapping[str, Sequence[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
+    def arguments(self, model: str, dataset: str) -> dict[str, dict[str, Any]]:
+        """The arguments of a model, with all else that changes it, and of a data set, as JSON holds them."""
+        spec = asdict(self.models[model])
+        others = {name: spec[name] for name in spec.keys() - {"class_path", "init_args", "shots"} if spec[name]}
+        arguments = {"model": {**spec["init_args"], **others}, "data": self.datasets[dataset].init_args}
+        return json.loads(json.dumps(arguments, default=str))
+
+    def jobs(self, categories: Mapping[str, Iterable[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
         """All runs; those of one model are adjacent, so that a worker can keep its CLIP.
 
         Nothing is random without references, so 0 shots are run with the first seed only.
@@ -178,3 +185,9 @@ def _checked(entry: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]
 def slug(name: str) -> str:
     """The name as part of a file name."""
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+
+
+def unique_slug(*names: str) -> str:
+    """The names as part of a file name that no other names have, also where upper and lower case are the same."""
+    readable = "__".join(map(slug, names)).encode()[:120].decode(errors="ignore")  # file systems take 255 bytes
+    return f"{readable}__{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"

@@ -20,6 +20,7 @@ from packaging.version import Version
 
 from anomalib_aprilgan.comparison import backbones  # noqa: F401  registers an architecture that configurations may name
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
+from anomalib_aprilgan.comparison.fingerprints import argument_fingerprints
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec
 from anomalib_aprilgan.data.references import read_references, resolve_class_name
 from anomalib_aprilgan.lightning_model import AprilGan
@@ -105,9 +106,9 @@ def build_model(grid: Grid, name: str, dataset: str, references: Sequence[str], 
         return _build(spec.class_path, spec.init_args)
     if issubclass(kind, AprilGan):
         own = {name: value for name, value in spec.init_args.items() if name not in {"k_shot", "few_shot_source"}}
-        model = _build_once(spec.class_path, json.dumps(own), dataset)  # `set_target` gives it the references
+        model = _build_shared(spec.class_path, own, dataset)  # `set_target` gives it the references
     elif issubclass(kind, WinClip):
-        model = _build_once(spec.class_path, json.dumps(spec.init_args), dataset)
+        model = _build_shared(spec.class_path, spec.init_args, dataset)
         _set_up_winclip(model, spec.init_args.get("class_name") or category, references)
     else:  # it collects them from the training data, which are just these
         model = _build(spec.class_path, {**spec.init_args, "k_shot": len(references)})
@@ -133,13 +134,16 @@ def _build(class_path: str, init_args: dict[str, Any]) -> Any:
     return instantiate(AnomalibModule, class_path, {**init_args, **plain})
 
 
-@lru_cache(maxsize=CLIPS_PER_WORKER)
-def _build_once(class_path: str, init_args: str, dataset: str) -> Any:
+def _build_shared(class_path: str, init_args: dict[str, Any], dataset: str) -> Any:
     """A model that all its runs of this process share, so that CLIP is read once; each run sets it up anew.
 
-    ``dataset`` is part of the key because ``adapters="auto"`` depends on it.
+    The data set matters because ``adapters="auto"`` depends on it, and so do the contents of the files that are named.
     """
-    del dataset
+    return _build_once(class_path, json.dumps(init_args), f"{dataset} {argument_fingerprints(init_args)}")
+
+
+@lru_cache(maxsize=CLIPS_PER_WORKER)
+def _build_once(class_path: str, init_args: str, _key: str) -> Any:
     return _build(class_path, json.loads(init_args))
 
 

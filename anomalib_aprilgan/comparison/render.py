@@ -16,6 +16,7 @@ from rich.text import Text
 from tabulate import DataRow, TableFormat
 
 from anomalib_aprilgan.comparison.tables import Cell, Table
+from anomalib_aprilgan.safe_io import write_whole
 
 MISSING = "-"
 TERMINAL_STYLES = {0: "", 1: "bold", 2: "underline"}
@@ -37,9 +38,11 @@ def number(cell: Cell) -> str:
 
 
 def beside(cell: Cell) -> str:
-    """The published part, such as " (95.2, -0.1)", or nothing."""
+    """The published part, such as " (95.2, -0.1)", " (95.2)" if it is second-hand, or nothing."""
     if cell.published is None or isinstance(cell.mean, str):
         return ""
+    if cell.second_hand:
+        return f" ({cell.published:.1f})"
     difference = MISSING if math.isnan(cell.mean) else f"{cell.mean - cell.published:+.1f}"
     return f" ({cell.published:.1f}, {difference})"
 
@@ -89,10 +92,12 @@ def as_csv(tables: Sequence[Table]) -> str:
             name = " / ".join(cell.mean for cell in row if isinstance(cell.mean, str))
             for column, cell in zip(table.columns, row, strict=True):
                 if not isinstance(cell.mean, str):
-                    records.append((table.title, name, column, cell.mean, cell.std, cell.published, cell.place or None))
-    frame = pd.DataFrame(records, columns=["table", "row", "metric", "mean", "std", "published", "place"])
-    frame = frame.astype({"std": float, "published": float, "place": "Int64"})
-    frame.insert(6, "difference", frame["mean"] - frame.published)
+                    difference = None if cell.published is None or cell.second_hand else cell.mean - cell.published
+                    numbers = (cell.mean, cell.std, cell.published, difference, cell.place or None)
+                    records.append((table.title, name, column, *numbers))
+    columns = ["table", "row", "metric", "mean", "std", "published", "difference", "place"]
+    frame = pd.DataFrame(records, columns=columns)
+    frame = frame.astype({"std": float, "published": float, "difference": float, "place": "Int64"})
     return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
@@ -112,8 +117,7 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"md": markdown, "tex": l
 
 def write(tables: Sequence[Table], output: Path) -> list[Path]:
     """Write ``tables.md``, ``tables.tex`` and ``tables.csv``."""
-    paths = []
-    for suffix, form in FORMATS.items():
-        paths.append(output / f"tables.{suffix}")
-        paths[-1].write_text(form(tables), encoding="utf-8")
-    return paths
+    texts = {output / f"tables.{suffix}": form(tables).encode() for suffix, form in FORMATS.items()}
+    for path, text in texts.items():
+        write_whole(path, lambda file, text=text: file.write(text))
+    return list(texts)

@@ -8,27 +8,60 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
+from anomalib_aprilgan.comparison.fingerprints import check_unmixed
 from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.safe_io import named_errors, write_whole
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 FILE = "results.jsonl"
 KEY = ["model", "dataset", "category", "shots", "seed"]
+LOCK, HOLDER = ".lock", ".holder"
+LOCK_SECONDS = 10  # processes that load images for a comparison that was killed live on for up to 5, and hold its lock
 Row = dict[str, Any]
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Keep other comparisons out of the folder.
+
+    Raises:
+        ValueError: If there is another one, saying whose.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    holder = output / HOLDER
+    lock = FileLock(output / LOCK, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "a process that has just started"
+        msg = f"Another comparison writes to {output}: {who}. Wait for its end, or choose another `output`."
+        raise ValueError(msg) from error
+    try:
+        who = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+        write_whole(holder, lambda file: file.write(who.encode()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 def append_row(path: Path, row: Row) -> None:
     """Add a line, which is on disk when this returns."""
     line = json.dumps({"schema": SCHEMA, **row}, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with named_errors(path), path.open("ab") as file:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
@@ -97,7 +130,7 @@ def finished(rows: Iterable[Row], grid: Grid) -> set[Job]:
 
 
 def read_results(output: Path) -> pd.DataFrame:
-    """The last row of each run as a sorted table, the same in whatever order the runs ended.
+    """A row of each run, its last finished one if there is one, as a sorted table, in whatever order the runs ended.
 
     Raises:
         FileNotFoundError: If there are no results.
@@ -107,4 +140,6 @@ def read_results(output: Path) -> pd.DataFrame:
     if not rows:
         msg = f"{output / FILE} is empty: run `aprilgan compare` with this `output` first."
         raise ValueError(msg)
+    check_unmixed(rows, [], str(output / FILE))
+    rows.sort(key=lambda row: row["status"] == "ok")
     return pd.DataFrame(rows).drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)

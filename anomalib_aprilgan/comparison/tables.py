@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
-from anomalib_aprilgan.comparison.published import published_number, read_table
+from anomalib_aprilgan.comparison.published import Published, is_published, is_whole, published_number, read_table
 
 METRICS = [*IMAGE_METRICS, *PIXEL_METRICS, "VAND"]
 COSTS = ["seconds_per_image", "peak_memory_mib"]
@@ -21,6 +21,7 @@ ERROR_LENGTH = 300
 TRACKS = {"zero-shot": "shots == 0", "few-shot": "shots > 0"}
 # Columns of vand2023.csv, and our metrics.
 BOARD_METRICS = {"overall": "VAND", "segmentation_F1Max": "pixel_F1Max", "classification_F1Max": "image_F1Max"}
+BRACKETS = "In brackets: published mean, and measured less published; no difference to means that others only quote."
 BOARD_NOTE = (
     "F1-max in percent; overall: mean over categories of the harmonic mean of both. The challenge's numbers are of its "
     "own test, measured ones of the data set named."
@@ -35,6 +36,7 @@ class Cell:
         mean: Over seeds, in percent; or a text.
         std: Sample standard deviation over seeds; None for one seed.
         published: Mean in percent.
+        second_hand: Whether that is known only from papers that quote it; there is no difference to it then.
         place: 1 for the best of its block, 2 for the second, else 0.
         digits: Shown after the decimal point.
     """
@@ -42,6 +44,7 @@ class Cell:
     mean: float | str
     std: float | None = None
     published: float | None = None
+    second_hand: bool = False
     place: int = 0
     digits: int = 1
 
@@ -111,7 +114,7 @@ def summary_tables(results: pd.DataFrame) -> list[Table]:
     for dataset, part in results.groupby("dataset", sort=False):
         title = f"{dataset}: mean over {part.category.nunique()} categories"
         own_notes = [note for note in notes if f" on {dataset}, " in note or f" on {dataset}/" in note]
-        tables.append(_table(title, means[means.dataset == dataset], own_notes, results))
+        tables.append(_table(title, means[means.dataset == dataset], own_notes, results, _published_models(part)))
     return tables
 
 
@@ -124,23 +127,37 @@ def category_tables(results: pd.DataFrame) -> list[Table]:
     ]
 
 
-def _table(title: str, runs: pd.DataFrame, notes: list[str], results: pd.DataFrame) -> Table:
-    compare = "category" not in runs  # published numbers are means over all categories
+def _published_models(results: pd.DataFrame) -> set[str]:
+    """The models of which numbers on this data set are published, with the arguments that they were run with."""
+    categories = set(results.category)
+    return {
+        model
+        for model, rows in results.groupby("model")
+        if all(
+            is_published(row["model_class"], row["data_class"], categories, row.get("arguments"))
+            for row in rows.to_dict("records")
+        )
+    }
+
+
+def _table(
+    title: str, runs: pd.DataFrame, notes: list[str], results: pd.DataFrame, published: Collection[str] = ()
+) -> Table:
     rows = []
     for shots in sorted(runs.shots.unique()):
         block = runs[runs.shots == shots]
         groups = list(block.groupby(["model", "model_class", "data_class"], sort=False))
         columns = []
         for name in METRICS:
-            known = [published_number(key[1], key[2], shots, name) if compare else None for key, _ in groups]
+            known = [published_number(*key[1:], shots, name) if key[0] in published else None for key, _ in groups]
             columns.append(_ranked([_cell(part[name], value) for (_, part), value in zip(groups, known, strict=True)]))
         for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
             rows.append([Cell(str(shots)), Cell(key[0]), *row])
     sizes = sorted({int(size) for size in results.mask_size.dropna()})
-    published = any(cell.published is not None for row in rows for cell in row)
+    shown = any(cell.published is not None for row in rows for cell in row)
     notes = [
         f"Percent; mean ± sample standard deviation over seeds; maps and masks at {', '.join(map(str, sizes))} pixels.",
-        *(["In brackets: published mean, and measured less published."] if published else []),
+        *([BRACKETS] if shown else []),
         *_absent(runs),
         *notes,
     ]
@@ -158,11 +175,11 @@ def _absent(runs: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _cell(values: pd.Series, published: float | None = None) -> Cell:
+def _cell(values: pd.Series, published: Published | None = None) -> Cell:
     """Mean and standard deviation in percent of a metric's values, one per seed; NaN if one of them is."""
     percent = 100 * values.to_numpy()
     std = float(percent.std(ddof=1)) if len(percent) > 1 else None
-    return Cell(float(percent.mean()), std, published)
+    return Cell(float(percent.mean()), std, *(published or ()))
 
 
 def _ranked(column: Sequence[Cell]) -> list[Cell]:
@@ -193,8 +210,11 @@ def _cost(values: pd.Series, digits: int) -> Cell:
 
 
 def vand_tables(results: pd.DataFrame) -> list[Table]:
-    """The two leader boards of the VAND 2023 challenge with the measured runs among them, best first."""
+    """The two leader boards of the VAND 2023 challenge with the runs on all of VisA among them, best first."""
     means, notes = over_categories(measured(results), results)
+    on_visa = means.data_class.eq("Visa") & means.dataset.isin(_whole_datasets(results))
+    left_out = sorted(set(means.dataset[~on_visa]))
+    notes = [BOARD_NOTE, *(f"Left out: runs on {name}, which is not all of VisA." for name in left_out), *notes]
     boards = read_table("vand2023.csv")
     tables = []
     for track, query in TRACKS.items():
@@ -202,18 +222,28 @@ def vand_tables(results: pd.DataFrame) -> list[Table]:
             [Cell(row.team), Cell("challenge"), *(Cell(100 * float(getattr(row, name))) for name in BOARD_METRICS)]
             for row in boards[boards.track == track].itertuples()
         ]
-        for (dataset, shots, model), part in means.query(query).groupby(["dataset", "shots", "model"]):
+        for (dataset, shots, model), part in means[on_visa].query(query).groupby(["dataset", "shots", "model"]):
             cells = [_cell(part[name]) for name in BOARD_METRICS.values()]
             rows.append([Cell(f"{model}, {shots}-shot"), Cell(f"measured on {dataset}"), *cells])
         rows.sort(key=lambda row: -float(row[2].mean))
         columns = ["team or model", "source", "overall", "segmentation F1-max", "classification F1-max"]
-        tables.append(Table(f"VAND 2023, {track} track", columns, rows, [BOARD_NOTE, *notes]))
+        tables.append(Table(f"VAND 2023, {track} track", columns, rows, notes))
     return tables
 
 
+def _whole_datasets(results: pd.DataFrame) -> set[str]:
+    """The data sets of which all categories, and no others, are among the results."""
+    return {
+        dataset
+        for (dataset, data_class), part in results.groupby(["dataset", "data_class"])
+        if is_whole(data_class, part.category)
+    }
+
+
 def all_tables(results: pd.DataFrame) -> list[Table]:
-    """All tables of the results."""
-    return [*summary_tables(results), *vand_tables(results), cost_table(results), *category_tables(results)]
+    """All tables of the results; the challenge's only if runs are among them."""
+    boards = vand_tables(results) if "Visa" in set(results.data_class) else []
+    return [*summary_tables(results), *boards, cost_table(results), *category_tables(results)]
 
 
 KINDS: dict[str, Callable[[pd.DataFrame], list[Table]]] = {

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_aprilgan.comparison.collector import resize_maps
-from anomalib_aprilgan.comparison.grid import Job, slug
+from anomalib_aprilgan.comparison.grid import Job, slug, unique_slug
 from anomalib_aprilgan.comparison.ground_truth import GroundTruth
 from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.safe_io import write_whole
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "pictures"  # in the output of a comparison; figures of older ones are drawn from it too
 SIDE = 256  # pixels
+NAMES = ("images", "masks", "maps", "range")
 Thumbnails = dict[str, NDArray]
 
 
@@ -57,20 +63,33 @@ def _read_small(path: str) -> NDArray:
 
 
 def thumbnails_path(output: Path, job: Job) -> Path:
-    """The file of a run's thumbnails."""
-    name = "__".join(slug(str(part)) for part in (job.model, job.dataset, job.category, job.shots, job.seed))
-    return output / FOLDER / f"{name}.npz"
+    """The file of a run's thumbnails; other runs have others, however alike the names are."""
+    return output / FOLDER / f"{unique_slug(*map(str, astuple(job)))}.npz"
+
+
+def old_thumbnails_path(output: Path, job: Job) -> Path:
+    """The file of a run's thumbnails in an output of before, which runs with like names may share."""
+    return output / FOLDER / f"{'__'.join(slug(str(part)) for part in astuple(job))}.npz"
 
 
 def save_thumbnails(path: Path, thumbnails: Thumbnails) -> None:
     """Write thumbnails, and the folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **thumbnails)  # type: ignore[arg-type]
+    write_whole(path, lambda file: np.savez_compressed(file, **thumbnails))  # type: ignore[arg-type]
 
 
 def read_thumbnails(path: Path) -> Thumbnails | None:
-    """The thumbnails in a file; None if there is no such file."""
+    """The thumbnails in a file; None if there is no such file, or if it can't be read, which is logged."""
     if not path.is_file():
         return None
-    with np.load(path) as arrays:
-        return dict(arrays)
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in NAMES}
+    except Exception as error:  # noqa: BLE001  # NumPy raises errors of many kinds for files that are damaged or not its own
+        logger.warning(
+            "%s can't be read and is left out of the figures (%s: %s). To make it again, remove the line of its run "
+            "from results.jsonl and start the comparison.",
+            path,
+            type(error).__name__,
+            error,
+        )
+        return None

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,47 +19,89 @@ from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
+from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
+from anomalib_aprilgan.comparison.datasets import check_root, named_problems
+from anomalib_aprilgan.comparison.fingerprints import Fingerprints, argument_fingerprints, samples_hash, samples_of
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec, Training
 from anomalib_aprilgan.comparison.runs import QUIET, silence
+from anomalib_aprilgan.data.auxiliary import categories_to_train_on
 from anomalib_aprilgan.lightning_model import AprilGan
 
 logger = logging.getLogger(__name__)
 
 
-def with_adapters(grid: Grid, output: Path) -> Grid:
-    """The grid with each model's ``train`` replaced by trained adapters, which are kept in ``output``."""
-    models = {
-        name: spec if spec.train is None else _trained(spec, spec.train, name, output, grid.trainer)
-        for name, spec in grid.models.items()
-    }
-    return replace(grid, models=models)
+def training_fingerprints(grid: Grid) -> dict[str, Fingerprints]:
+    """The hash of the images and masks that each model's adapters are trained on, for those that are trained.
+
+    Raises:
+        FileNotFoundError: If the images are not on disk.
+        ValueError: If they can't be used, or the adapters of a model can't be trained.
+    """
+    return {name: _fingerprints(spec, spec.train, name) for name, spec in grid.models.items() if spec.train is not None}
 
 
-def _trained(spec: ModelSpec, train: Training, name: str, output: Path, trainer: dict[str, Any]) -> ModelSpec:
+def _fingerprints(spec: ModelSpec, train: Training, name: str) -> Fingerprints:
     kind = find_class(spec.class_path, AnomalibModule, f"models.{name}")
     if not issubclass(kind, AprilGan) or spec.init_args.get("adapters") is not None:
         msg = f"`models.{name}.train` makes the adapters of an AprilGan whose `adapters` are not set: leave one out."
         raise ValueError(msg)
-    # The name depends on all settings, so that another training does not take an old file.
-    digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:12]
-    path = output.resolve() / "adapters" / f"{digest}.ckpt"
-    if not path.exists():
+    return {"training images": samples_hash(samples_of(_data(train, name).train_data))}
+
+
+def _data(train: Training, name: str, stage: TrainerFn | None = None) -> AnomalibDataModule:
+    """The data module to train with, set up; for ``TrainerFn.FITTING`` all its files are decoded."""
+    datamodule = instantiate(AnomalibDataModule, train.data["class_path"], train.data.get("init_args", {}))
+    check_root(getattr(datamodule, "auxiliary", datamodule), f"`models.{name}.train`")
+    with named_problems(f"The data of `models.{name}.train`", "Correct the files, or choose other `categories`."):
+        datamodule.prepare_data()
+        datamodule.setup(stage)
+        categories_to_train_on(datamodule)
+    return datamodule
+
+
+def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints], names: Collection[str]) -> Grid:
+    """The grid with each model's ``train`` replaced by trained adapters, which are kept in ``output``.
+
+    Args:
+        grid: The comparison.
+        output: Its folder.
+        training: What ``training_fingerprints`` returned.
+        names: Of the models that are run; the others are not trained.
+
+    Raises:
+        ValueError: If an image or mask can't be used; nothing has been trained then.
+    """
+    paths = {name: _path(grid.models[name], output, training[name]) for name in training if name in names}
+    missing = {path: name for name, path in paths.items() if not path.exists()}
+    modules = {path: _data(grid.models[name].train, name, TrainerFn.FITTING) for path, name in missing.items()}
+    for path, name in missing.items():
         logger.info("Training the adapters of %s", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with silence():
-            _train(spec, train, path, trainer)
-    return replace(spec, init_args={**spec.init_args, "adapters": str(path)}, train=None)
+            _train(grid.models[name], modules[path], path, grid.trainer)
+    models = {
+        name: replace(spec, init_args={**spec.init_args, "adapters": str(paths[name])}, train=None)
+        for name, spec in grid.models.items()
+        if name in paths
+    }
+    return replace(grid, models={**grid.models, **models})
 
 
-def _train(spec: ModelSpec, train: Training, path: Path, trainer: dict[str, Any]) -> None:
+def _path(spec: ModelSpec, output: Path, training: Fingerprints) -> Path:
+    """The file of adapters, named by all that they depend on, so that another training does not take an old one."""
+    facts = [asdict(replace(spec, shots=None)), training, argument_fingerprints(spec.init_args)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return output.resolve() / "adapters" / f"{digest}.ckpt"
+
+
+def _train(spec: ModelSpec, datamodule: AnomalibDataModule, path: Path, trainer: dict[str, Any]) -> None:
     seed_everything(0, workers=True, verbose=False)
     off = {"evaluator": False, "visualizer": False}
     model = instantiate(AnomalibModule, spec.class_path, {**spec.init_args, "adapters": None, **off})
-    datamodule = instantiate(AnomalibDataModule, train.data["class_path"], train.data.get("init_args", {}))
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        arguments = {**QUIET, "devices": 1, **trainer, "max_epochs": train.max_epochs, "limit_val_batches": 0}
+        arguments = {**QUIET, "devices": 1, **trainer, "max_epochs": spec.train.max_epochs, "limit_val_batches": 0}
         engine = Engine(default_root_dir=folder, **arguments)
         engine.fit(model, datamodule=datamodule)
         engine.trainer.save_checkpoint(Path(folder) / "adapters.ckpt")

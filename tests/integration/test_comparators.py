@@ -18,7 +18,7 @@ from PIL import Image
 from anomalib_aprilgan.comparison import backbones
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, read_models
 from anomalib_aprilgan.comparison.models import possible_shots
-from anomalib_aprilgan.comparison.sweep import run_together
+from anomalib_aprilgan.comparison.sweep import run_portion
 from conftest import DATASET, ROOT
 
 GOLDENS = DataSpec("anomalib.data.MVTecAD", {"root": str(DATASET), "num_workers": 0, "eval_batch_size": 4}, ["bolt"])
@@ -40,7 +40,7 @@ def run(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     models = read_models({name: entry})
     (shots, *_) = sorted(possible_shots(models[name], [0, 2], name))
     grid = Grid(models, {"goldens": GOLDENS}, [shots], [0], 70, 0, {"accelerator": "cpu"})
-    ((_, row, _),), _, _ = run_together(grid, [Job(name, "goldens", "bolt", shots, 0)])
+    ((_, row, _),), _, _ = run_portion(grid, [Job(name, "goldens", "bolt", shots, 0)])
     assert row["status"] == "ok", row["error"]
     return row
 

@@ -228,7 +228,7 @@ def test_data_set_without_masks(april_gan_spec: ModelSpec) -> None:
     folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/scratch"}
     root = str(DATASET / "bolt")
     data = DataSpec("anomalib.data.Folder", {"name": "parts", "root": root, "num_workers": 0, **folders})
-    assert datasets.prepare_categories(data, "parts") == ["parts"]
+    assert list(datasets.prepare_categories(data, "parts")) == ["parts"]
     whole = Grid({"model": april_gan_spec}, {"parts": data}, [0], [0], 70, 2, {"accelerator": "cpu"})
     row, _ = run_alone(whole, Job("model", "parts", "parts", 0, 0))
     assert row["error"] is None
@@ -265,4 +265,4 @@ def test_wrong_data_set(tmp_path: Path, root: str | Path, categories: list | Non
 
 def test_all_categories_on_disk() -> None:
     spec = DataSpec(MVTEC.class_path, {"root": str(DATASET)})
-    assert datasets.prepare_categories(spec, "goldens") == ["bolt", "fabric"]
+    assert list(datasets.prepare_categories(spec, "goldens")) == ["bolt", "fabric"]

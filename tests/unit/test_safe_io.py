@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,3 +102,25 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", script, path], env={**os.environ, "PYTHONPATH": str(ROOT)})  # noqa: PLW1510
     assert result.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
+
+
+WRITERS = {
+    "bytes": lambda file: file.write(b"x" * 10**6),
+    "torch": partial(torch.save, {"weight": torch.zeros(10**6)}),
+    "numpy": partial(np.savez, x=np.zeros(10**6)),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on files")
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path: Path, write: Callable) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"too large: '.*some\.bin'"):
+            write_whole(tmp_path / "some.bin", write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

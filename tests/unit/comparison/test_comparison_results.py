@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from anomalib_aprilgan import cli
+from anomalib_aprilgan.comparison import results
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec, read_datasets, read_models
 from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import SCHEMA, append_row, finished, read_results, read_rows, repair
+from anomalib_aprilgan.comparison.thumbnails import thumbnails_path
 from conftest import ROOT
 
 CONFIGS = sorted([*(ROOT / "configs").glob("compare_*.yaml"), ROOT / "configs" / "vand.yaml"])
@@ -105,6 +108,40 @@ def test_failed_runs_are_repeated_and_the_last_row_counts(path: Path) -> None:
     assert finished(read_rows(path), GRID) == set()
     append_row(path, row())
     assert list(read_results(path.parent).status) == ["ok"]
+
+
+def test_a_failed_run_does_not_hide_a_finished_one(path: Path) -> None:
+    for status, value in (("ok", 1), ("ok", 2), ("failed", None)):
+        append_row(path, {**row(status=status), "n_images": value})
+    assert finished(read_rows(path), GRID) == {JOB}
+    assert read_results(path.parent)[["status", "n_images"]].to_numpy().tolist() == [["ok", 2]]
+
+
+def test_one_comparison_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "LOCK_SECONDS", 0)
+    output = tmp_path / "output"
+    who = rf"process {os.getpid()} on .* since \d{{4}}-.*\. Wait for its end, or choose another `output`"
+    with results.locked(output), pytest.raises(ValueError, match=who), results.locked(output):
+        pytest.fail("two comparisons at once")
+    with results.locked(output):  # the lock is free again
+        assert {path.name for path in output.iterdir()} == {".lock", ".holder"}
+    assert [path.name for path in output.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (replace(JOB, model="A + x"), replace(JOB, model="A / x")),
+        (replace(JOB, model="April"), replace(JOB, model="april")),
+        (replace(JOB, dataset="d 1"), replace(JOB, dataset="d_1")),
+        (replace(JOB, category="ä" * 200 + "1"), replace(JOB, category="ä" * 200 + "2")),
+        (replace(JOB, model="a__b", dataset="c"), replace(JOB, model="a", dataset="b__c")),
+    ],
+)
+def test_runs_share_no_file_of_pictures(tmp_path: Path, one: Job, other: Job) -> None:
+    names = [thumbnails_path(tmp_path, job).name.casefold() for job in (one, other)]
+    assert len(set(names)) == 2
+    assert max(len(name.encode()) for name in names) < 160
 
 
 @pytest.mark.parametrize("lost", [1, 20])
