@@ -17,7 +17,7 @@ NEIGHBOURHOODS = (1, 3, 5)
 NEAREST = 0.3
 NEIGHBOURS = (1, 2, 3)
 # Local tokens of so many bytes, and so many similarities, are held at once, however large the pool is.
-BLOCK_BYTES, SIMILARITIES_PER_PASS = 2**26, 2**22
+BLOCK_BYTES, SIMILARITIES_PER_PASS = 2**25, 2**22
 # A cosine above this is too coarse a measure in float32: the distance of the two patches is computed itself.
 CLOSE = 0.995
 
