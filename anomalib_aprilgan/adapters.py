@@ -1,18 +1,20 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One linear adapter per encoder stage, from patch tokens to the joint space, and the files that hold them."""
+"""One linear adapter per encoder stage, from patch tokens to the joint space: the layers, their files, their losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.safe_io import read_torch
 
 PREFIX_IN_CHECKPOINT = "model.adapters."
+SMOOTH = 1e-5
 
 
 class StageAdapters(nn.Module):
@@ -91,3 +93,27 @@ def _shapes(state: dict[str, Tensor]) -> str:
     widths = [f"{tensor.shape[1]} to {tensor.shape[0]}" for tensor in weights]
     same = len(set(widths)) == 1
     return f"{len(widths)} stages, " + (widths[0] + " each" if same else ", ".join(widths))
+
+
+def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Focal loss with exponent 2, a scalar (arXiv:2305.17382, section 2.1).
+
+    Args:
+        probabilities: Of normal and abnormal, (B, 2, H, W) in [0, 1].
+        masks: 1 where abnormal, else 0, (B, H, W).
+    """
+    one_hot = torch.stack([1 - masks, masks], dim=1).clamp(SMOOTH, 1 - SMOOTH)
+    p_true = (one_hot * probabilities).sum(dim=1) + SMOOTH
+    return -((1 - p_true) ** 2 * p_true.log()).mean()
+
+
+def dice_loss(probability: Tensor, masks: Tensor) -> Tensor:
+    """1 - mean over images of the smoothed Dice coefficient, a scalar in [0, 1].
+
+    Args:
+        probability: Of abnormal, (B, H, W) in [0, 1].
+        masks: 1 where abnormal, else 0, (B, H, W).
+    """
+    overlap = (probability * masks).sum(dim=(-2, -1))
+    size = probability.sum(dim=(-2, -1)) + masks.sum(dim=(-2, -1))
+    return 1 - ((2 * overlap + 1) / (size + 1)).mean()

@@ -14,10 +14,9 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_aprilgan import maps
-from anomalib_aprilgan.adapters import StageAdapters
+from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
-from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target

@@ -17,10 +17,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalib_aprilgan.adapters import dice_loss, focal_loss
 from anomalib_aprilgan.components.metrics import PixelScores
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.ranking import Ranking
-from anomalib_aprilgan.losses import dice_loss, focal_loss
 from anomalib_aprilgan.maps import few_shot_map, few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
 from anomalib_aprilgan.memory import distances, make_banks, nearest_distance
 
