@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anomalib.metrics
 import torch
-from anomalib.data import PredictDataset
+from anomalib.data import ImageItem, PredictDataset
 from anomalib.utils.path import generate_output_filename
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
@@ -70,6 +71,30 @@ def _check_mask(path: str, batch: Any, index: int, image: Tensor) -> None:
             f"{width}: turn the mask too, or remove the EXIF data."
         )
         raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class CollateResized:
+    """Joins items to a batch; those of different sizes are resized to the model's first, each alone.
+
+    ``ImageBatch.collate`` brings them to the size of the largest, so that an image's score depends on what else is in
+    its batch (https://github.com/open-edge-platform/anomalib/issues/2686). anomalib's data modules resize before.
+
+    Args:
+        collate: Of the loader.
+        resize: Brings image and mask to the model's size.
+    """
+
+    collate: Callable[[list], Any]
+    resize: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+    def __call__(self, items: list) -> Any:
+        """The batch of the items."""
+        known = all(isinstance(item, ImageItem) for item in items)
+        if known and len({(item.image.shape, getattr(item.gt_mask, "shape", None)) for item in items}) > 1:
+            for item in items:
+                item.image, item.gt_mask = self.resize(item.image, item.gt_mask)
+        return self.collate(items)
 
 
 def change_class(dataset: PredictDataset, wanted: type[PredictDataset]) -> None:

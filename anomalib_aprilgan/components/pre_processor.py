@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
-from anomalib_aprilgan.compat.anomalib import restore_misread
+from anomalib_aprilgan.compat.anomalib import CollateResized, restore_misread
+from anomalib_aprilgan.compat.lightning import own_loaders
 from anomalib_aprilgan.data.images import read_if_misread
 from anomalib_aprilgan.data.predict import ImagesToPredict, path_datasets
 
@@ -122,6 +123,14 @@ class AprilGanPreProcessor(PreProcessor):
         self.resize = pillow
         self.transform = Compose([pillow, normalize])
         self.export_transform = Compose([MatrixResize(resize.size), normalize])
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Have the user's own loaders resize images of different sizes as if each were alone."""
+        del pl_module, stage
+        for loader in own_loaders(trainer):
+            collate = loader.collate_fn
+            inner = collate.collate if isinstance(collate, CollateResized) else collate
+            loader.collate_fn = CollateResized(inner, self.resize)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
