@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,46 @@ def save_turned(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) 
     exif[ExifTags.Base.Orientation] = orientation
     with Image.open(IMAGE) as image:
         image.convert("RGB").resize(size).save(path, exif=exif)
+
+
+def write_tiff(path: Path, pixels: bytes, **tags: int | tuple[int, ...]) -> None:
+    """Writes a TIFF file of 8 x 8 pixels that Pillow can't write; tags are named as in Pillow's ExifTags."""
+    size = {"ImageWidth": 8, "ImageLength": 8, "RowsPerStrip": 8, "Compression": 1, "SamplesPerPixel": 1}
+    samples = tags.get("SamplesPerPixel", 1)
+    strips = samples if tags.get("PlanarConfiguration") == 2 else 1
+    counts = (len(pixels) // strips,) * strips
+    offsets = tuple(8 + number * counts[0] for number in range(strips))
+    found = {**size, "StripByteCounts": counts, "StripOffsets": offsets, **tags}
+    values = {
+        {**ExifTags.Base.__members__, "ImageDepth": 32997}[name]: value if isinstance(value, tuple) else (value,)
+        for name, value in found.items()
+    }
+    start = 8 + len(pixels)
+    far = start + 6 + 12 * len(values)
+    entries, rest = b"", b""
+    for number, value in sorted(values.items()):
+        packed = struct.pack(f"<{len(value)}I", *value)
+        here = packed if len(value) == 1 else struct.pack("<I", far + len(rest))
+        rest += packed if len(value) > 1 else b""
+        entries += struct.pack("<HHI", number, 4, len(value)) + here
+    path.write_bytes(
+        struct.pack("<2sHI", b"II", 42, start) + pixels + struct.pack("<H", len(values)) + entries + bytes(4) + rest
+    )
+
+
+def write_12_bits(path: Path) -> None:
+    """Writes ``gray_levels`` with 12 bits per pixel."""
+    bits = "".join(f"{level >> 4:012b}" for level in gray_levels().flat)
+    write_tiff(path, int(bits, 2).to_bytes(len(bits) // 8, "big"), BitsPerSample=12, PhotometricInterpretation=1)
+
+
+def write_inverted(path: Path) -> None:
+    """Writes ``gray_levels`` with 16 bits per pixel and 0 for white."""
+    write_tiff(path, (65535 - gray_levels()).tobytes(), BitsPerSample=16, PhotometricInterpretation=0)
+
+
+def write_planar(path: Path, dtype: type = np.uint16, colors: int = 3) -> None:
+    """Writes channels one after the other."""
+    channel = (gray_levels() >> (0 if dtype is np.uint16 else 8)).astype(dtype)
+    kind = {"BitsPerSample": (channel.itemsize * 8,) * colors, "SamplesPerPixel": colors, "PlanarConfiguration": 2}
+    write_tiff(path, channel.tobytes() * colors, **kind, PhotometricInterpretation=2 if colors == 3 else 0)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anomalib.metrics
-from anomalib.data import PredictDataset
+import torch
+from anomalib.data import ImageItem, PredictDataset
 from anomalib.utils.path import generate_output_filename
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 THIRTY_TWO_BITS = ("I", "F")
@@ -38,24 +39,27 @@ def is_misread(image: Image.Image) -> bool:
     return image.mode in {*SIXTEEN_BITS, *THIRTY_TWO_BITS} or orientation(image) != 1
 
 
-def restore_misread(batch: Any, read: Callable[[str], Tensor]) -> None:
+def restore_misread(
+    batch: Any, read_if_misread: Callable[[str], Tensor | None], resize: Callable[[Tensor], Tensor]
+) -> None:
     """Replace the images of a batch that anomalib has misread; see ``is_misread``.
+
+    Args:
+        batch: Its images (B, 3, H, W) are changed.
+        read_if_misread: Reads the image (3, H, W) of a file that anomalib misreads; None for others.
+        resize: Brings each image (3, H, W) to the model's size, if they have several.
 
     Raises:
         ValueError: If an image can't be read, or its EXIF data turn it but not its mask.
     """
-    for index, path in enumerate(batch.image_path or []):
-        with Image.open(path) as stored:
-            if not is_misread(stored):
-                continue
-            turned = orientation(stored) in ON_ITS_SIDE
-        image = read(path).to(batch.image)
-        if turned:
-            _check_mask(path, batch, index, image)
-        if len(batch.image) == 1:
-            batch.image = image.unsqueeze(0)
-        else:
-            batch.image[index] = resize(image, list(batch.image.shape[-2:]), antialias=True)
+    read = [read_if_misread(path) for path in batch.image_path or []]
+    for index, image in enumerate(read):
+        if image is not None:
+            _check_mask(batch.image_path[index], batch, index, image)
+    if any(image is not None for image in read):
+        images = [old if new is None else new.to(old) for old, new in zip(batch.image, read, strict=True)]
+        same = len({image.shape for image in images}) == 1
+        batch.image = torch.stack(images if same else [resize(image) for image in images])
 
 
 def _check_mask(path: str, batch: Any, index: int, image: Tensor) -> None:
@@ -67,6 +71,30 @@ def _check_mask(path: str, batch: Any, index: int, image: Tensor) -> None:
             f"{width}: turn the mask too, or remove the EXIF data."
         )
         raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class CollateResized:
+    """Joins items to a batch; those of different sizes are resized to the model's first, each alone.
+
+    ``ImageBatch.collate`` brings them to the size of the largest, so that an image's score depends on what else is in
+    its batch (https://github.com/open-edge-platform/anomalib/issues/2686). anomalib's data modules resize before.
+
+    Args:
+        collate: Of the loader.
+        resize: Brings image and mask to the model's size.
+    """
+
+    collate: Callable[[list], Any]
+    resize: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+    def __call__(self, items: list) -> Any:
+        """The batch of the items."""
+        known = all(isinstance(item, ImageItem) for item in items)
+        if known and len({(item.image.shape, getattr(item.gt_mask, "shape", None)) for item in items}) > 1:
+            for item in items:
+                item.image, item.gt_mask = self.resize(item.image, item.gt_mask)
+        return self.collate(items)
 
 
 def change_class(dataset: PredictDataset, wanted: type[PredictDataset]) -> None:

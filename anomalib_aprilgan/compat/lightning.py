@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import DistributedSampler
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 
 def unrepeated(
@@ -73,3 +74,15 @@ def current_datamodule(module: LightningModule) -> Any:
     if loop is not None and loop._data_source.instance is not datamodule:  # noqa: SLF001
         return None
     return datamodule
+
+
+def own_loaders(trainer: Trainer) -> list[DataLoader]:
+    """The loaders of images that a run to validate, test or predict was given instead of a data module.
+
+    Before a run's processes read the first images, which they do before Lightning has its public attributes set.
+    """
+    loop: Any = trainer._active_loop  # noqa: SLF001
+    source = getattr(getattr(loop, "epoch_loop", None), "val_loop", loop)._data_source  # noqa: SLF001
+    if source.instance is None or source.is_module():
+        return []
+    return [loader for loader in CombinedLoader(source.instance).flattened if isinstance(loader, DataLoader)]

@@ -18,8 +18,9 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
-from anomalib_aprilgan.compat.anomalib import restore_misread
-from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.compat.anomalib import CollateResized, restore_misread
+from anomalib_aprilgan.compat.lightning import own_loaders
+from anomalib_aprilgan.data.images import read_if_misread
 from anomalib_aprilgan.data.predict import ImagesToPredict, path_datasets
 
 
@@ -119,17 +120,26 @@ class AprilGanPreProcessor(PreProcessor):
         resize, normalize = plain.transforms
         pillow = PillowResize(resize.size, interpolation=resize.interpolation, antialias=True)
         self.plain = plain
+        self.resize = pillow
         self.transform = Compose([pillow, normalize])
         self.export_transform = Compose([MatrixResize(resize.size), normalize])
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Have the user's own loaders resize images of different sizes as if each were alone."""
+        del pl_module, stage
+        for loader in own_loaders(trainer):
+            collate = loader.collate_fn
+            inner = collate.collate if isinstance(collate, CollateResized) else collate
+            loader.collate_fn = CollateResized(inner, self.resize)
+
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_rgb)
+        restore_misread(batch, read_if_misread, self.resize)
         super().on_validation_batch_start(trainer, pl_module, batch, *args)
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_rgb)
+        restore_misread(batch, read_if_misread, self.resize)
         super().on_test_batch_start(trainer, pl_module, batch, *args)
 
     def on_predict_batch_start(
@@ -137,7 +147,7 @@ class AprilGanPreProcessor(PreProcessor):
     ) -> None:
         """Transform the batch."""
         if not isinstance(path_datasets(trainer).get(dataloader_idx), ImagesToPredict):
-            restore_misread(batch, read_rgb)
+            restore_misread(batch, read_if_misread, self.resize)
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def checkpoint_config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from anomalib.data.utils import LabelName
 
-from anomalib_aprilgan.data.images import check_image
+from anomalib_aprilgan.data.images import check_image, check_mask
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _problem(row: Any) -> str | None:
         width, height = check_image(row.image_path)
         if row.label_index == LabelName.NORMAL:
             return None
-        mask_width, mask_height = check_image(row.mask_path, any_depth=True)
+        mask_width, mask_height = check_mask(row.mask_path)
     except ValueError as error:
         return str(error)
     if abs(width * mask_height - height * mask_width) > max(width, height):  # more than rounding to whole pixels

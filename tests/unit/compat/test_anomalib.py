@@ -14,10 +14,11 @@ from anomalib.data import ImageBatch, PredictDataset, Visa
 from anomalib.data.utils import read_image
 from anomalib.utils.path import generate_output_filename
 from PIL import Image
+from torchvision.transforms.v2 import Resize
 from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.compat import anomalib as compat
-from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.data.images import read_if_misread, read_rgb
 from bad_files import IMAGE, gray_levels, save_turned, write_bad
 
 
@@ -45,7 +46,7 @@ def test_misread_images_of_a_batch_are_read_again(tmp_path: Path, batch_size: in
     paths = [str(IMAGE)] * (batch_size - 1) + [str(path)]
     batch = ImageBatch(image=torch.rand(batch_size, 3, 40, 60), image_path=paths)
     first = batch.image[0].clone()
-    compat.restore_misread(batch, read_rgb)
+    compat.restore_misread(batch, read_if_misread, Resize((8, 8)))
     torch.testing.assert_close(batch.image[-1], read_rgb(path))
     assert batch_size == 1 or torch.equal(batch.image[0], first)
 
@@ -55,9 +56,9 @@ def test_a_mask_that_lies_on_its_side_is_refused(tmp_path: Path) -> None:
     save_turned(path, 6)
     batch = ImageBatch(image=torch.rand(1, 3, 40, 60), image_path=[str(path)], gt_mask=Mask(torch.ones(1, 40, 60)))
     with pytest.raises(ValueError, match=r"turned by its EXIF data to 40 x 60 pixels, but its mask has 60 x 40: turn"):
-        compat.restore_misread(batch, read_rgb)
+        compat.restore_misread(batch, read_if_misread, Resize((8, 8)))
     batch.gt_mask = Mask(torch.zeros(1, 40, 60))  # of a normal image, made by anomalib
-    compat.restore_misread(batch, read_rgb)
+    compat.restore_misread(batch, read_if_misread, Resize((8, 8)))
     assert batch.image.shape == (1, 3, 60, 40)
 
 
