@@ -17,6 +17,7 @@ from anomalib.models import Padim
 from open_clip.model import CLIP
 
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
+from anomalib_aprilgan.clip.fingerprint import sampled_hash
 from anomalib_aprilgan.components import checkpoint
 from bad_files import DAMAGE, Malicious
 from conftest import GOLDEN, rule_tensor
@@ -137,6 +138,23 @@ def test_another_model_is_refused_naming_the_difference(
         AprilGan.load_from_checkpoint(trained, **change)
     with pytest.raises(ValueError, match=message):
         make_engine(tmp_path).test(AprilGan(**{**arguments, **change}), datamodule=data(), ckpt_path=trained)
+
+
+def test_fine_tuned_word_embeddings_are_another_model(trained: Path, arguments: dict, tmp_path: Path) -> None:
+    """Also where 16 values per tensor are the same, which is all that checkpoints held until all were hashed."""
+    state = torch.load(arguments["pretrained"])
+    state["token_embedding.weight"][1] += 1.0
+    torch.save(state, tmp_path / "tuned.pt")
+    tuned = {"pretrained": str(tmp_path / "tuned.pt")}
+    with pytest.raises(ValueError, match="clip_weights: "):
+        AprilGan.load_from_checkpoint(trained, **tuned)
+    content = torch.load(trained, weights_only=True)
+    encoder = AprilGan(**arguments).model.encoder
+    content["april_gan"]["model"]["clip_weights"] = sampled_hash(encoder.clip.state_dict())
+    torch.save(content, tmp_path / "old.ckpt")
+    assert AprilGan.load_from_checkpoint(tmp_path / "old.ckpt").loaded_adapters is not None
+    with pytest.raises(ValueError, match="clip_weights: "):
+        AprilGan.load_from_checkpoint(tmp_path / "old.ckpt", pretrained=None)
 
 
 # --- writing ---
