@@ -23,6 +23,7 @@ from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_st
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.compat.anomalib import plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
+from anomalib_aprilgan.components.arguments import check_arguments
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
@@ -110,6 +111,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         visualizer: Visualizer | bool = True,
     ) -> None:
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
+        check_arguments(locals())
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
@@ -121,13 +123,11 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
             class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
         )
         self.learning_rate = learning_rate
-
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
-        ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.model: AprilGanModel = AprilGanModel(
-                encoder, ensemble, image_size, coreset_sampling_ratio, half_precision_memory
+                encoder, PromptEnsemble.read(prompts), image_size, coreset_sampling_ratio, half_precision_memory
             )
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
