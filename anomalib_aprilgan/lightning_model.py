@@ -36,15 +36,13 @@ from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
-from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, adapters_to_fetch, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, check_backbone, fetch_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
-
-NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 TRAINED = "trained here"
 
 
@@ -112,6 +110,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     ) -> None:
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
         check_arguments(locals())
+        check_backbone(adapters, backbone, layers)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
@@ -233,6 +232,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         """Fetch and load named adapters, unless what is loaded, such as a checkpoint's, will do."""
         name = adapters_to_fetch(self.adapters, self.loaded_adapters, current_datamodule(self))
         if name is not None:
+            check_backbone(name, self.hparams["backbone"], self.hparams["layers"])
             logger.info("Adapters trained on %s", name)
             self.model.adapters.load_file(fetch_adapters(name))
             self.loaded_adapters = name

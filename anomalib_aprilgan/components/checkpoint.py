@@ -23,6 +23,7 @@ from torch import Tensor
 
 from anomalib_aprilgan.clip.fingerprint import SAMPLED_LENGTH, sampled_hash
 from anomalib_aprilgan.components.overruled import RATE, warn_of_overruled
+from anomalib_aprilgan.data.released_adapters import from_checkpoint
 from anomalib_aprilgan.safe_io import read_torch, write_whole
 from anomalib_aprilgan.target import References, read_record, read_version_1
 from anomalib_aprilgan.torch_model import AprilGanModel
@@ -200,7 +201,11 @@ class AprilGanCheckpoint(LightningModule):
         with naming(checkpoint_path):
             if not is_remote(checkpoint_path):
                 own_part(WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path))
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            token = from_checkpoint.set(True)
+            try:
+                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            finally:
+                from_checkpoint.reset(token)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
