@@ -84,8 +84,8 @@ def check_backbone(adapters: str | Path | None, backbone: str, layers: Sequence[
     here = repr(backbone) + (f" with layers {list(layers)}" if layers else "")
     own = "the one that `anomalib train --config configs/demo.yaml` leaves" if backbone == DEMO else "a checkpoint"
     msg = (
-        f"The released adapters ({adapters!r}) are for four layers of {RELEASED_BACKBONE}, not for {here}: give the path "
-        f"of a file trained with it as `adapters`, such as {own}, or None to train new ones (docs/training.md)."
+        f"The released adapters ({adapters!r}) are for four layers of {RELEASED_BACKBONE}, not for {here}: give the "
+        f"path of a file trained with it as `adapters`, such as {own}, or None to train new ones (docs/training.md)."
     )
     if adapters != "auto":
         raise ValueError(msg)
