@@ -23,6 +23,7 @@ from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_st
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.compat.anomalib import plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
+from anomalib_aprilgan.components.arguments import check_arguments
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
@@ -35,15 +36,13 @@ from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
-from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, adapters_to_fetch, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, check_backbone, fetch_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
-
-NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 TRAINED = "trained here"
 
 
@@ -110,6 +109,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         visualizer: Visualizer | bool = True,
     ) -> None:
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
+        check_arguments(locals())
+        check_backbone(adapters, backbone, layers)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
@@ -121,13 +122,11 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
             class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
         )
         self.learning_rate = learning_rate
-
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
-        ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.model: AprilGanModel = AprilGanModel(
-                encoder, ensemble, image_size, coreset_sampling_ratio, half_precision_memory
+                encoder, PromptEnsemble.read(prompts), image_size, coreset_sampling_ratio, half_precision_memory
             )
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
@@ -233,6 +232,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         """Fetch and load named adapters, unless what is loaded, such as a checkpoint's, will do."""
         name = adapters_to_fetch(self.adapters, self.loaded_adapters, current_datamodule(self))
         if name is not None:
+            check_backbone(name, self.hparams["backbone"], self.hparams["layers"])
             logger.info("Adapters trained on %s", name)
             self.model.adapters.load_file(fetch_adapters(name))
             self.loaded_adapters = name

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PAPER_PROMPTS = Path(__file__).with_name("prompts.yaml")
+REQUIRED = {"normal_states", "abnormal_states", "templates"}
+# Letters and symbols of Unicode of which nothing is seen: fillers of Hangul, and Braille without dots.
+BLANK = "\u115f\u1160\u3164\uffa0\u2800"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class PromptEnsemble:
         lines: Line numbers in the file, from 1: of each list, then of its entries. For messages.
 
     Raises:
-        ValueError: If a list is empty or an entry has not exactly one ``{}``.
+        ValueError: If a list is empty, an entry has not exactly one ``{}``, or a class name is empty or invisible.
     """
 
     normal_states: list[str]
@@ -42,9 +46,24 @@ class PromptEnsemble:
     def __post_init__(self) -> None:
         for name in ("normal_states", "abnormal_states", "templates"):
             _check_phrases(name, getattr(self, name))
-        if not isinstance(self.class_names, dict) or not all(isinstance(v, str) for v in self.class_names.values()):
-            msg = f"`class_names` must map categories to words, as in 'pcb1: circuit board'; got {self.class_names!r}."
-            raise PhraseError(msg, "class_names", 0)
+        pairs = self.class_names.items() if isinstance(self.class_names, dict) else [("", self.class_names)]
+        for category, words in pairs:
+            if not (is_visible(category) and is_visible(words)):
+                msg = (
+                    "`class_names` must map categories to words, as in 'pcb1: circuit board'; got "
+                    f"{_shown(words)} for {_shown(category)}."
+                )
+                raise PhraseError(msg, "class_names", 0)
+
+    @classmethod
+    def read(cls, source: str | Path | dict[str, Any] | None) -> PromptEnsemble:
+        """Return the ensemble in a YAML file or with the fields of a dictionary; None: the paper's.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not such a file or dictionary.
+        """
+        return cls(**_checked_fields(source, "lines")) if isinstance(source, dict) else cls.from_yaml(source)
 
     @classmethod
     def from_yaml(cls, path: str | Path | None = None) -> PromptEnsemble:
@@ -52,7 +71,7 @@ class PromptEnsemble:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not such a YAML file, naming the line.
+            ValueError: If the file is not such a YAML file, naming the line, or has aliases.
         """
         path = PAPER_PROMPTS if path is None else Path(path)
         if not path.is_file():
@@ -61,17 +80,23 @@ class PromptEnsemble:
         lines: dict[str, list[int]] = {}
         try:
             text = path.read_text(encoding="utf-8")
+            _refuse_aliases(text)
             lines = _lines(text)
-            return cls(**_read_fields(text), lines=lines)
+            return cls(**_checked_fields(yaml.safe_load(text)), lines=lines)
         except PhraseError as error:
             msg = f"The prompts in {path}, line {lines[error.field][error.entry]}, can't be used: {error}"
             raise ValueError(msg) from error
-        except (ValueError, TypeError, yaml.YAMLError) as error:
+        except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
             msg = f"The prompts in {path} can't be used: {error}"
             raise ValueError(msg) from error
 
     def prompts_about(self, class_name: str) -> tuple[list[str], list[str]]:
-        """Return all normal and all abnormal prompts about ``class_name``, template by template within each state."""
+        """Return all normal and all abnormal prompts about ``class_name``, template by template within each state.
+
+        Raises:
+            ValueError: If the class name is empty or invisible.
+        """
+        check_class_name(class_name)
         words = self.class_names.get(class_name, class_name)
         normal, abnormal = (
             [_fill(template, state, words) for state in states for template in self.templates]
@@ -98,11 +123,20 @@ class PromptEnsemble:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
-def check_class_name(class_name: str) -> None:
-    """Raise ValueError if the class name is empty."""
-    if not class_name.strip():
-        msg = f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {class_name!r}."
+def check_class_name(class_name: Any) -> None:
+    """Raise ValueError if the class name is empty or invisible, or no text."""
+    if not is_visible(class_name):
+        msg = (
+            f"`class_name` must be a word for the inspected object, such as 'metal bracket'; got {_shown(class_name)}."
+        )
         raise ValueError(msg)
+
+
+def is_visible(text: Any) -> bool:
+    """Return whether this is text with more than spaces, control characters and what else leaves no trace."""
+    return isinstance(text, str) and any(
+        unicodedata.category(character)[0] in "LNPS" and character not in BLANK for character in text
+    )
 
 
 def text_features(normal: Tensor, abnormal: Tensor) -> Tensor:
@@ -132,14 +166,20 @@ def _fill(template: str, state: str, words: str) -> str:
     return template.replace("{}", state.replace("{}", words))
 
 
-def _read_fields(text: str) -> dict[str, Any]:
-    fields = yaml.safe_load(text)
-    expected = {"normal_states", "abnormal_states", "templates"}
-    if not isinstance(fields, dict) or not expected <= fields.keys() <= {*expected, "class_names"}:
+def _checked_fields(fields: Any, *more: str) -> dict[str, Any]:
+    if not isinstance(fields, dict) or not REQUIRED <= fields.keys() <= {*REQUIRED, "class_names", *more}:
         found = sorted(map(str, fields)) if isinstance(fields, dict) else type(fields).__name__
-        msg = f"expected the keys {sorted(expected)} and optionally 'class_names', got {found}."
+        msg = f"expected the keys {sorted(REQUIRED)} and optionally 'class_names' in `prompts`, got {found}."
         raise ValueError(msg)
     return fields
+
+
+def _refuse_aliases(text: str) -> None:
+    """Nine lines of aliases of aliases stand for gigabytes."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            msg = f"line {event.start_mark.line + 1}: *{event.anchor} is an alias; write out what it stands for."
+            raise ValueError(msg)
 
 
 def _lines(text: str) -> dict[str, list[int]]:
@@ -156,9 +196,14 @@ def _lines(text: str) -> dict[str, list[int]]:
 
 def _check_phrases(name: str, phrases: Any) -> None:
     if not isinstance(phrases, list) or not phrases:
-        msg = f"`{name}` must be a list with at least one phrase, got {phrases!r}."
+        msg = f"`{name}` must be a list with at least one phrase, got {_shown(phrases)}."
         raise PhraseError(msg, name, 0)
     for number, phrase in enumerate(phrases, start=1):
         if not isinstance(phrase, str) or phrase.count("{}") != 1:
-            msg = f"`{name}`, entry {number}: expected text with exactly one {{}}, got {phrase!r}."
+            msg = f"`{name}`, entry {number}: expected text with exactly one {{}}, got {_shown(phrase)}."
             raise PhraseError(msg, name, number)
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; of a list or dictionary, which may be huge, its kind and length."""
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, list | tuple | dict) else repr(value)[:80]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import checked_layers, clip_config
+from anomalib_aprilgan.clip.fingerprint import WeightsHash
 from anomalib_aprilgan.clip.tokenizer import Tokenizer
 from anomalib_aprilgan.clip.towers import tower_of
 from anomalib_aprilgan.clip.weights import find_weights, load_weights
@@ -22,6 +22,7 @@ from anomalib_aprilgan.compat.torch import SkipInitialisation
 
 # Encoding the 420 prompts of one category at once would need more memory than the images do.
 PROMPTS_PER_PASS = 128
+VISUAL = "visual."  # names of the image tower's weights begin so
 
 
 class ClipEncoder(nn.Module):
@@ -75,6 +76,7 @@ class ClipEncoder(nn.Module):
         self.quick_gelu: bool = quick_gelu or config.get("quick_gelu", False)
         self.text_config: dict[str, Any] = config["text_cfg"]
         self._tokenizer: Tokenizer | None = None
+        self._weights_hash = WeightsHash()
         self.requires_grad_(False)
         self.eval()
 
@@ -122,10 +124,7 @@ class ClipEncoder(nn.Module):
         tokens = self._tokenizer(prompts).to(self.device)
         return torch.cat([self.clip.encode_text(chunk) for chunk in tokens.split(PROMPTS_PER_PASS)])
 
-    def fingerprint(self) -> str:
-        """Return a short hash of the weights: the same for the same network, without reading all of it."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.clip.state_dict().items()):
-            sample = tensor.detach().flatten()[:: max(1, tensor.numel() // 16)].float().cpu().numpy()
-            digest.update(f"{name}{tuple(tensor.shape)}".encode() + sample.tobytes())
-        return digest.hexdigest()[:16]
+    def fingerprint(self, text_only: bool = False) -> str:
+        """Return a hash of all weights, or of those outside the image tower: the same for the same network."""
+        state = self.clip.state_dict()
+        return self._weights_hash({name: state[name] for name in state if not (text_only and name.startswith(VISUAL))})

@@ -39,8 +39,8 @@ def class_text_features(encoder: ClipEncoder, prompts: PromptEnsemble, class_nam
             raise ValueError(_too_long(prompts, class_name, error)) from error
         return text_features(embeddings[: len(normal)], embeddings[len(normal) :])
 
-    network = [encoder.fingerprint(), encoder.quick_gelu, encoder.text_config]
-    return cached(repr([network, device.type, normal, abnormal]), encode).to(device)
+    network = [encoder.fingerprint(text_only=True), encoder.quick_gelu, encoder.text_config]
+    return cached(repr([network, device.type, normal, abnormal]), encoder.embed_dim, encode).to(device)
 
 
 def checked_prompts(prompts: PromptEnsemble, class_name: str, backbone: str) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from anomalib_aprilgan.clip.configuration import DEMO, local_folder
+from anomalib_aprilgan.compat.huggingface import without_retries_offline
 from anomalib_aprilgan.compat.open_clip import convert_state_dict, resize_attention_pool
 
 DEMO_WEIGHTS = Path(__file__).with_name("demo_clip.safetensors")
@@ -49,16 +50,17 @@ def find_weights(backbone: str, pretrained: str) -> Path:
         tags = open_clip.list_pretrained_tags_by_model(backbone)
         msg = f"`pretrained` {pretrained!r} is neither a file nor one of open_clip's tags for {backbone!r}: {tags}."
         raise FileNotFoundError(msg)
-    try:
-        return Path(open_clip.download_pretrained(tag))
-    except Exception as error:  # urllib's, huggingface_hub's and open_clip's own errors share no base class
-        source = tag.get("url") or f"the Hugging Face repository {tag.get('hf_hub', '').strip('/')}"
-        msg = (
-            f"The weights {pretrained!r} of {backbone!r} are not in open_clip's cache and could not be downloaded "
-            f"({type(error).__name__}: {error}). Fetch them on another machine from {source} and give the file's "
-            "path as `pretrained`."
-        )
-        raise ConnectionError(msg) from error
+    with without_retries_offline() as reason:
+        try:
+            return Path(open_clip.download_pretrained(tag))
+        except Exception as error:  # urllib's, huggingface_hub's and open_clip's own errors share no base class
+            source = tag.get("url") or f"the Hugging Face repository {tag.get('hf_hub', '').strip('/')}"
+            msg = (
+                f"The weights {pretrained!r} of {backbone!r} are not in open_clip's cache and could not be downloaded "
+                f"({reason or f'{type(error).__name__}: {error}'}). Fetch them on another machine from {source} and "
+                "give the file's path as `pretrained`."
+            )
+            raise ConnectionError(msg) from error
 
 
 def _weights_in(folder: Path) -> Path:

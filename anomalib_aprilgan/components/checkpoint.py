@@ -21,8 +21,11 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from anomalib_aprilgan.clip.fingerprint import SAMPLED_LENGTH, sampled_hash
+from anomalib_aprilgan.components.overruled import RATE, warn_of_overruled
+from anomalib_aprilgan.data.released_adapters import from_checkpoint
 from anomalib_aprilgan.safe_io import read_torch, write_whole
-from anomalib_aprilgan.target import read_record, read_version_1
+from anomalib_aprilgan.target import References, read_record, read_version_1
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
@@ -130,6 +133,8 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
     """
     ours = own_part(checkpoint)
     there, here = ours["model"], describe(model)
+    if len(there.get("clip_weights", "")) == SAMPLED_LENGTH:  # made before all values were hashed
+        here["clip_weights"] = sampled_hash(model.encoder.clip.state_dict())
     differing = [name for name in here if name in there and there[name] != here[name]]
     if differing:
         msg = (
@@ -196,7 +201,11 @@ class AprilGanCheckpoint(LightningModule):
         with naming(checkpoint_path):
             if not is_remote(checkpoint_path):
                 own_part(WholeCheckpointIO(cls.checkpoint_safe_globals()).load_checkpoint(checkpoint_path))
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            token = from_checkpoint.set(True)
+            try:
+                return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+            finally:
+                from_checkpoint.reset(token)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen CLIP; make the hyper-parameters independent of other files than CLIP's."""
@@ -219,19 +228,23 @@ class AprilGanCheckpoint(LightningModule):
         """Check that the checkpoint fits, and complete it with this model's CLIP."""
         with naming(None if self._trainer is None else self._trainer.ckpt_path):
             ours = check(checkpoint, self.model)
+        first = ours["version"] == 1
+        adapters = adapters_of_version_1(ours) if first else ours["loaded_adapters"]
+        target = read_version_1(ours) if first else ours["target"] and read_record(ours["target"])
+        warn_of_overruled(self, checkpoint, adapters, target[1] if target else References())
+        rate = getattr(self.post_processor, RATE, None)
         super().on_load_checkpoint(checkpoint)
+        if first and self.post_processor is not None:
+            self.post_processor.is_calibrated = ours["calibrated"]
+        if rate is not None and not self.post_processor.is_calibrated:
+            self.post_processor.false_positive_rate = rate  # of thresholds that are still to be found
         self.model.memory.resize(memory_rows(checkpoint["state_dict"]))
         checkpoint["state_dict"] = with_encoder(checkpoint["state_dict"], self.state_dict())
-        if ours["version"] == 1:
-            self._load_version_1(ours)
-            return
-        self.loaded_adapters = ours["loaded_adapters"]
-        if ours["target"] is not None:
-            self.model.class_name, self.model.references, self.model.target_origin = read_record(ours["target"])
+        self.loaded_adapters = adapters
+        if target:
+            self.model.class_name, self.model.references, self.model.target_origin = target
 
-    def _load_version_1(self, ours: dict[str, Any]) -> None:
-        trained = "trained before"  # it did not say whether here or elsewhere
-        self.loaded_adapters = (ours["adapters"] or trained) if ours["adapters_ready"] else None
-        self.model.class_name, self.model.references, self.model.target_origin = read_version_1(ours)
-        if self.post_processor is not None:
-            self.post_processor.is_calibrated = ours["calibrated"]
+
+def adapters_of_version_1(ours: dict[str, Any]) -> str | None:
+    """Whose adapters a checkpoint of version 1 holds. It did not say whether they were trained here or elsewhere."""
+    return (ours["adapters"] or "trained before") if ours["adapters_ready"] else None

@@ -16,6 +16,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_aprilgan.compat.lightning import unrepeated
+from anomalib_aprilgan.components.arguments import check_arguments
 from anomalib_aprilgan.components.calibration import normal_threshold
 from anomalib_aprilgan.maps import NARROW
 from anomalib_aprilgan.torch_model import AprilGanModel
@@ -52,13 +53,8 @@ class AprilGanPostProcessor(PostProcessor):
     """
 
     def __init__(self, *args: Any, false_positive_rate: float = 0.01, **kwargs: Any) -> None:
+        check_arguments({"false_positive_rate": false_positive_rate})
         super().__init__(*args, **kwargs)
-        if not 0 <= false_positive_rate < 1:
-            msg = (
-                "`false_positive_rate` must be a fraction of the normal images, 0 <= rate < 1; got "
-                f"{false_positive_rate}."
-            )
-            raise ValueError(msg)
         self.false_positive_rate = false_positive_rate
         self.is_calibrated = False
         self.has_tails = False

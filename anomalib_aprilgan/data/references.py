@@ -38,7 +38,7 @@ def resolve_references(
     """
     if not request.k_shot:
         return References()
-    if known is not None and _are_asked_for(known, request, datamodule):
+    if known is not None and are_asked_for(known, request, datamodule):
         return known
     paths = choose_references(request.k_shot, request.source, datamodule, request.seed, request.with_replacement)
     return References(
@@ -67,7 +67,7 @@ def resolve_class_name(
     return request.class_name or of_data or given or "object"
 
 
-def _are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
+def are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
     """Whether the known references stand for what can't be, or need not be, looked up again."""
     if request.source is None and len(known.paths) == request.k_shot and (datamodule is None or known.source):
         return True

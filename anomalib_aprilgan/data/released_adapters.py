@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pooch
 import requests
 from anomalib.data import AnomalibDataModule, MVTecAD, Visa
 from anomalib.utils.path import get_pretrained_weights_dir
+
+from anomalib_aprilgan.clip.configuration import DEMO, LOCAL, N_STAGES, clip_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,49 @@ RELEASED_ADAPTERS = {
         sha256="ef890d2f82e9aba12c838bb90073372f568bc53794a1b6ef88014f733c53f839",
     ),
 }
+
+
+NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
+# The backbone that they were trained with, which may also be given as a file: its widths, of layers and joint space.
+RELEASED_BACKBONE, RELEASED_WIDTHS = "ViT-L-14-336", (1024, 768)
+# Whether adapters are about to come out of a checkpoint.
+from_checkpoint: ContextVar[bool] = ContextVar("from_checkpoint", default=False)
+
+
+def check_backbone(adapters: str | Path | None, backbone: str, layers: Sequence[int] | None) -> None:
+    """Say that there are no released adapters for a backbone, before anything is downloaded for it.
+
+    Args:
+        adapters: The argument. "auto" is a warning only, because a checkpoint may still bring others.
+        backbone: The argument.
+        layers: The argument.
+
+    Raises:
+        ValueError: If ``adapters`` are released ones.
+    """
+    if adapters not in NAMED_ADAPTERS or is_released_for(backbone, layers) or from_checkpoint.get():
+        return
+    here = repr(backbone) + (f" with layers {list(layers)}" if layers else "")
+    own = "the one that `anomalib train --config configs/demo.yaml` leaves" if backbone == DEMO else "a checkpoint"
+    msg = (
+        f"The released adapters ({adapters!r}) are for four layers of {RELEASED_BACKBONE}, not for {here}: give the "
+        f"path of a file trained with it as `adapters`, such as {own}, or None to train new ones (docs/training.md)."
+    )
+    if adapters != "auto":
+        raise ValueError(msg)
+    logger.warning(msg)
+
+
+def is_released_for(backbone: str, layers: Sequence[int] | None) -> bool:
+    """Return whether the released adapters were trained with this backbone, by its name or, of a file, its widths."""
+    config = clip_config(backbone)
+    vision = config["vision_cfg"]
+    is_file = backbone.endswith(".json") or backbone.startswith(LOCAL)
+    return (
+        (is_file or backbone.startswith(RELEASED_BACKBONE))
+        and (vision.get("width", 768), config["embed_dim"]) == RELEASED_WIDTHS
+        and (layers is None or len(layers) == N_STAGES)
+    )
 
 
 def auto_adapters(datamodule: AnomalibDataModule | None) -> str:

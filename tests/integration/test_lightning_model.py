@@ -354,6 +354,7 @@ def test_named_adapters_are_not_fetched_for_a_checkpoint(
 def test_named_adapters_are_fetched_when_they_are_needed(
     make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch, adapters: str, fetched: str
 ) -> None:
+    monkeypatch.setattr(weights, "RELEASED_WIDTHS", (64, 32))
     asked = []
     monkeypatch.setattr(
         "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
@@ -368,6 +369,7 @@ def test_named_adapters_are_fetched_when_they_are_needed(
 def test_auto_never_tests_on_what_its_adapters_were_trained_on(
     make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(weights, "RELEASED_WIDTHS", (64, 32))
     asked = []
     monkeypatch.setattr(
         "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
@@ -378,6 +380,41 @@ def test_auto_never_tests_on_what_its_adapters_were_trained_on(
     engine.test(model, datamodule=data())
     engine.test(model, datamodule=data())
     assert asked == ["mvtecad", "visa"]
+
+
+def test_a_backbone_without_released_adapters_is_told_so_before_any_download(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def reach(*_args: object) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr("anomalib_aprilgan.lightning_model.ClipEncoder", reach)
+    with pytest.raises(
+        ValueError, match=r"The released adapters \('visa'\) are for four layers of ViT-L-14-336, not for"
+    ):
+        AprilGan("ViT-B-16", adapters="visa")
+    with pytest.raises(ReachedError):
+        AprilGan("ViT-B-16")
+    assert "The released adapters ('auto') are for four layers of ViT-L-14-336, not for 'ViT-B-16'" in caplog.text
+    caplog.clear()
+    with pytest.raises(ReachedError):
+        AprilGan()
+    assert not caplog.records
+
+
+def test_auto_without_released_adapters_does_not_ask_the_network(
+    make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("anomalib_aprilgan.lightning_model.fetch_adapters", lambda _name: pytest.fail("fetched"))
+    with pytest.raises(ValueError, match=r"released adapters \('visa'\) .* or None to train new ones"):
+        engine.test(make(adapters="auto"), datamodule=data())
+    _, path = checkpointed(make, engine)
+    caplog.clear()
+    assert AprilGan.load_from_checkpoint(path, visualizer=False).loaded_adapters is not None
+    assert "released adapters" not in caplog.text
 
 
 @pytest.mark.parametrize("adapters", [None, str(GOLDEN / "adapters.pth")])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,12 @@ class_names: {pcb1: circuit board}
         ("circuit board", "12", r", line 7, .* `class_names` must map"),
         ("class_names", "stats", r" can't be used: expected the keys .*normal_states"),
         ("class_names: {", "class_names: {{", "line 7"),
+        ("circuit board", '"\\u200b"', r", line 7, .* `class_names` must map .*; got '\\u200b' for 'pcb1'"),
+        ("pcb1", "12", r", line 7, .* got 'circuit board' for 12"),
+        ("{pcb1: circuit board}", "[[[[pcb1, 1]]]]", r", line 7, .* got a list of 1 for ''"),
+        ("a photo of a {}.", "[{}]", r", line 5, .* `templates`, entry 1: .* got a list of 1"),
+        ("class_names", "lines", "expected the keys"),
+        ("{pcb1: circuit board}", "[" * 5000, "can't be used"),
     ],
 )
 def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -83,6 +90,66 @@ def test_mistakes_are_named_with_file_and_line(tmp_path: Path, old: str, new: st
     (tmp_path / "p.yaml").write_text(FILE.replace(old, new))
     with pytest.raises(ValueError, match=rf"(?s)p\.yaml.*{message}"):
         PromptEnsemble.from_yaml(tmp_path / "p.yaml")
+
+
+def bomb(levels: int) -> str:
+    """Lists of lists that the last line refers to: 9 ** levels phrases."""
+    lists = [f"l{level}: &l{level} [{', '.join([f'*l{level - 1}'] * 9)}]" for level in range(1, levels)]
+    return "\n".join(["l0: &l0 ['{}']", *lists, FILE.replace("{pcb1: circuit board}", f"*l{levels - 1}")])
+
+
+@pytest.mark.parametrize("text", [bomb(9), FILE.replace("circuit board", "&a board, pcb2: *a")])
+def test_aliases_are_refused_before_they_grow(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"line \d: \*\w+ is an alias; write out") as error:
+        PromptEnsemble.from_yaml(tmp_path / "p.yaml")
+    assert len(str(error.value)) < 300
+
+
+def test_a_dictionary_that_grows_is_not_printed() -> None:
+    nested: list = ["{}"]
+    for _ in range(9):
+        nested = [nested] * 9
+    with pytest.raises(ValueError, match=r"`templates`, entry 1: .* got a list of 9") as error:
+        PromptEnsemble.read({"normal_states": ["{}"], "abnormal_states": ["bad {}"], "templates": nested})
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("fields", [{}, {"normal_states": ["{}"]}, {"normal_states": ["{}"], "stats": []}])
+def test_a_dictionary_needs_the_keys_of_a_file(fields: dict) -> None:
+    with pytest.raises(ValueError, match=r"expected the keys .* in `prompts`, got \["):
+        PromptEnsemble.read(fields)
+
+
+INVISIBLE = [
+    "",
+    " ",
+    "\t\n",
+    "\0",
+    "\u200b",
+    "\u00a0\u2003",
+    "\ufeff",
+    "\u202e",
+    "\u00ad",
+    "\u0301",
+    "\u3164",
+    "\u2800",
+    "\x1b",
+]
+
+
+@pytest.mark.parametrize("class_name", [*INVISIBLE, None, 3, ["bolt"]])
+def test_class_names_that_say_nothing_are_refused(class_name: object) -> None:
+    prompts = PromptEnsemble(["{}"], ["bad {}"], ["a {}"])
+    with pytest.raises(ValueError, match=r"`class_name` must be a word for the inspected object, .* got"):
+        prompts.prompts_about(class_name)
+    with pytest.raises(ValueError, match="`class_names` must map categories to words"):
+        replace(prompts, class_names={"bolt": class_name})
+
+
+@pytest.mark.parametrize("class_name", ["bolt", "6", "Mutter", "\u87ba\u6813", "pcb_1", "{}", "\u200bbolt", "\u2699"])
+def test_class_names_that_can_be_seen_are_taken(class_name: str) -> None:
+    assert PromptEnsemble(["{}"], ["bad {}"], ["a {}"]).prompts_about(class_name)[0] == [f"a {class_name}"]
 
 
 def test_origin_names_the_entries_of_a_prompt(tmp_path: Path) -> None:

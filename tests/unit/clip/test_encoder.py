@@ -48,3 +48,23 @@ def test_random_weights_are_always_the_same_and_leave_the_generator_alone(clip_f
 def test_a_prompt_longer_than_the_context(clip_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"has 102 tokens, more than CLIP's 77"):
         tiny(clip_folder).encode_text(["photo " * 100])
+
+
+def test_every_weight_counts_in_the_fingerprint(clip_folder: Path) -> None:
+    """One value, the order of values, and what a training changes in place; the text tower's apart."""
+    encoder = tiny(clip_folder)
+    seen, text = [encoder.fingerprint()], [encoder.fingerprint(text_only=True)]
+    assert encoder.fingerprint() == seen[0] != text[0]
+    embedding, patches = encoder.clip.token_embedding, encoder.clip.visual.conv1
+    with torch.no_grad():
+        embedding.weight[4321, 5] += 1e-3
+        seen.append(encoder.fingerprint())
+        embedding.weight.copy_(embedding.weight.flip(0))
+        seen.append(encoder.fingerprint())
+        text.append(encoder.fingerprint(text_only=True))
+        patches.weight[3, 1, 2, 1] += 1e-3
+    seen.append(encoder.fingerprint())
+    patches.weight = nn.Parameter(patches.weight.flip(0))
+    seen.append(encoder.fingerprint())
+    assert len(set(seen)) == 5
+    assert text[0] != text[1] == encoder.fingerprint(text_only=True)

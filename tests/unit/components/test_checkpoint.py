@@ -17,6 +17,7 @@ from anomalib.models import Padim
 from open_clip.model import CLIP
 
 from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
+from anomalib_aprilgan.clip.fingerprint import sampled_hash
 from anomalib_aprilgan.components import checkpoint
 from bad_files import DAMAGE, Malicious
 from conftest import GOLDEN, rule_tensor
@@ -137,6 +138,95 @@ def test_another_model_is_refused_naming_the_difference(
         AprilGan.load_from_checkpoint(trained, **change)
     with pytest.raises(ValueError, match=message):
         make_engine(tmp_path).test(AprilGan(**{**arguments, **change}), datamodule=data(), ckpt_path=trained)
+
+
+def test_fine_tuned_word_embeddings_are_another_model(trained: Path, arguments: dict, tmp_path: Path) -> None:
+    """Also where 16 values per tensor are the same, which is all that checkpoints held until all were hashed."""
+    state = torch.load(arguments["pretrained"])
+    state["token_embedding.weight"][1] += 1.0
+    torch.save(state, tmp_path / "tuned.pt")
+    tuned = {"pretrained": str(tmp_path / "tuned.pt")}
+    with pytest.raises(ValueError, match="clip_weights: "):
+        AprilGan.load_from_checkpoint(trained, **tuned)
+    content = torch.load(trained, weights_only=True)
+    encoder = AprilGan(**arguments).model.encoder
+    content["april_gan"]["model"]["clip_weights"] = sampled_hash(encoder.clip.state_dict())
+    torch.save(content, tmp_path / "old.ckpt")
+    assert AprilGan.load_from_checkpoint(tmp_path / "old.ckpt").loaded_adapters is not None
+    with pytest.raises(ValueError, match="clip_weights: "):
+        AprilGan.load_from_checkpoint(tmp_path / "old.ckpt", pretrained=None)
+
+
+# --- arguments beside it ---
+
+
+@pytest.fixture(scope="module")
+def few_shot(arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with golden adapters, two references, and thresholds from these."""
+    folder = tmp_path_factory.mktemp("few")
+    few = {"adapters": str(GOLDEN / "adapters.pth"), "k_shot": 2, "few_shot_source": str(DATASET / "bolt/train/good")}
+    engine = make_engine(folder)
+    model = AprilGan(**{**arguments, **few, "seed": 3, "coreset_sampling_ratio": 0.5, "false_positive_rate": 0.2})
+    engine.predict(model, data_path=DATASET / "bolt/test/good/000.png")
+    engine.trainer.save_checkpoint(folder / "few.ckpt")
+    return folder / "few.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, []),
+        ({"adapters": "visa"}, ["adapters 'visa' (the checkpoint's: '{golden}')"]),
+        ({"false_positive_rate": 0.01}, ["false_positive_rate 0.01 (the checkpoint's: 0.2)"]),
+        (
+            {"few_shot_source": None, "seed": 0, "with_replacement": True, "coreset_sampling_ratio": 1.0},
+            [
+                "with_replacement True (the checkpoint's: False)",
+                "seed 0 (the checkpoint's: 3)",
+                "coreset_sampling_ratio 1.0 (the checkpoint's: 0.5)",
+            ],
+        ),
+        ({"seed": 4}, []),  # the files are there: references are drawn again
+        ({"half_precision_memory": True}, []),
+        ({"k_shot": 0}, []),
+        ({"learning_rate": 0.5}, []),
+    ],
+)
+def test_arguments_that_a_checkpoint_overrules_are_named(
+    few_shot: Path, caplog: pytest.LogCaptureFixture, given: dict, named: list[str]
+) -> None:
+    model = AprilGan.load_from_checkpoint(few_shot, **given)
+    model.prepare()
+    found = [record.getMessage() for record in caplog.records if "are not used" in record.getMessage()]
+    assert len(found) == bool(named)
+    for each in named:
+        assert each.format(golden=GOLDEN / "adapters.pth") in found[0]
+    if named:
+        assert found[0].count("the checkpoint's") == len(named)
+    half = given.get("half_precision_memory", False)
+    assert model.model.memory.dtype == (torch.bfloat16 if half else torch.float32)
+    assert model.model.references.seed == (4 if given.get("seed") == 4 else 0 if given.get("k_shot") == 0 else 3)
+    assert model.post_processor.false_positive_rate == 0.2
+
+
+def test_the_same_arguments_by_ckpt_path(few_shot: Path, arguments: dict, caplog: pytest.LogCaptureFixture) -> None:
+    few = {"k_shot": 2, "few_shot_source": str(DATASET / "bolt/train/good"), "seed": 3, "coreset_sampling_ratio": 0.5}
+    adapters = few_shot.with_name("copy.pth")  # another name, the same content
+    adapters.write_bytes((GOLDEN / "adapters.pth").read_bytes())
+    for rate in (0.2, 0.1):
+        model = AprilGan(**{**arguments, **few, "adapters": str(adapters), "false_positive_rate": rate})
+        make_engine(few_shot.parent).predict(model, data_path=DATASET / "bolt/test/good/000.png", ckpt_path=few_shot)
+        assert ("are not used" in caplog.text) == (rate == 0.1)
+    assert "decides: false_positive_rate 0.1 (the checkpoint's: 0.2)." in caplog.text
+
+
+def test_a_resumed_training_names_the_learning_rate(
+    trained: Path, arguments: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = AprilGan(**arguments, learning_rate=0.5, false_positive_rate=0.3)
+    make_engine(tmp_path).fit(model, datamodule=auxiliary(), ckpt_path=trained)
+    assert "decides: learning_rate 0.5 (the checkpoint's: 0.001)." in caplog.text
+    assert model.post_processor.false_positive_rate == 0.3  # no thresholds yet: obeyed
 
 
 # --- writing ---

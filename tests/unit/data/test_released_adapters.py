@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import multiprocessing
 import re
@@ -19,7 +20,14 @@ import pytest
 from anomalib.data import Folder, MVTecAD, MVTecAD2, Visa
 
 from anomalib_aprilgan.data import released_adapters as weights
-from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, ReleasedAdapters, auto_adapters, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import (
+    RELEASED_ADAPTERS,
+    ReleasedAdapters,
+    auto_adapters,
+    check_backbone,
+    fetch_adapters,
+    is_released_for,
+)
 
 CONTENT = b"adapter weights " * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -230,3 +238,38 @@ def test_auto_adapters_were_not_trained_on_the_target(kind, name):
 
 def test_auto_adapters_without_data():
     assert auto_adapters(None) == "mvtecad"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers", "fits"),
+    [
+        ("ViT-L-14-336", None, True),
+        ("ViT-L-14-336", [3, 9, 15, 21], True),
+        ("ViT-L-14-336", [12, 24], False),
+        ("ViT-L-14-336-quickgelu", None, True),
+        ("ViT-L-14", None, False),  # the same widths, other weights
+        ("ViT-B-16-SigLIP", None, False),
+        ("RN50", None, False),
+        ("convnext_base", None, False),
+        ("demo", None, False),
+    ],
+)
+def test_backbones_that_the_released_adapters_were_trained_with(backbone, layers, fits):
+    assert is_released_for(backbone, layers) == fits
+
+
+@pytest.mark.parametrize(("width", "fits"), [(1024, True), (768, False)])
+def test_a_configuration_is_judged_by_its_widths(tmp_path, width, fits):
+    config = {"embed_dim": 768, "vision_cfg": {"width": width, "layers": 24}, "text_cfg": {}}
+    (tmp_path / "own.json").write_text(json.dumps(config))
+    assert is_released_for(str(tmp_path / "own.json"), None) == fits
+
+
+def test_the_demo_is_told_which_adapters_it_needs(caplog):
+    with pytest.raises(ValueError, match=r"not for 'demo': .* such as the one that `anomalib train --config con"):
+        check_backbone("mvtecad", "demo", None)
+    check_backbone("auto", "demo", [1, 2])
+    assert "not for 'demo' with layers [1, 2]" in caplog.text
+    for adapters in (None, "own.pth"):
+        check_backbone(adapters, "demo", None)
+    assert len(caplog.records) == 1

@@ -1,0 +1,79 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What values the arguments of AprilGan may have, checked before anything is read or downloaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+FLAG = (_is_flag, "True or False")
+# By name: whether a value is right, and what is expected.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "backbone": (_is_text, "text, an architecture of open_clip or the path of a configuration"),
+    "pretrained": (lambda value: value is None or _is_text(value), "text, a tag of open_clip or a path, or None"),
+    "image_size": (lambda value: _is_whole(value, 1), "a whole number, the height and width in pixels, such as 518"),
+    "layers": (
+        lambda value: value is None or (isinstance(value, list | tuple) and all(map(_is_whole, value))),
+        "a list of whole numbers, such as [6, 12, 18, 24], or None",
+    ),
+    "quick_gelu": FLAG,
+    "adapters": (
+        lambda value: value is None or _is_text(value) or isinstance(value, Path),
+        "'auto', 'mvtecad', 'visa', the path of a file, or None to train new ones",
+    ),
+    "k_shot": (_is_whole, "0 (zero-shot) or the number of reference images"),
+    "few_shot_source": (
+        lambda value: value is None or _is_text(value) or isinstance(value, list | tuple | Path),
+        "a folder, a list of images, or None",
+    ),
+    "with_replacement": FLAG,
+    "coreset_sampling_ratio": (
+        lambda value: _is_number(value) and 0 < value <= 1,
+        "a fraction of the patch tokens, 0 < ratio <= 1",
+    ),
+    "half_precision_memory": FLAG,
+    "seed": (lambda value: _is_whole(value) and value < 2**63, "a whole number from 0 on"),
+    "prompts": (
+        lambda value: value is None or _is_text(value) or isinstance(value, dict | Path),
+        "the path of a YAML file, its content as a dictionary, or None",
+    ),
+    "learning_rate": (lambda value: _is_number(value) and value > 0, "a number above 0, such as 0.001"),
+    "false_positive_rate": (
+        lambda value: _is_number(value) and 0 <= value < 1,
+        "a fraction of the normal images, 0 <= rate < 1",
+    ),
+}
+
+
+def check_arguments(given: dict[str, Any]) -> None:
+    """Check the arguments that are among ``given``; what else is there is not looked at.
+
+    Raises:
+        ValueError: If a value is of the wrong kind or out of range, naming the argument.
+    """
+    for name, (is_right, expected) in RULES.items():
+        if name in given and not is_right(given[name]):
+            msg = f"`{name}` must be {expected}; got {given[name]!r}."
+            raise ValueError(msg)
