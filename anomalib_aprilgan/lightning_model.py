@@ -29,7 +29,7 @@ from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, Calibrat
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
 from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
-from anomalib_aprilgan.components.metrics import image_metrics, pixel_metrics
+from anomalib_aprilgan.components.metrics import default_metrics
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
@@ -69,7 +69,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         false_positive_rate: Fraction of normal images, in [0, 1), called abnormal where they alone set thresholds.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
-        evaluator: Instance, or True for AUROC, F1Max and AUPR of images and pixels and AUPRO.
+        evaluator: Instance, or True for AUROC, F1Score, F1Max and AUPR of images and pixels and AUPRO.
         visualizer: Instance, or True for anomalib's with captions.
 
     Raises:
@@ -163,8 +163,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """AUROC, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
-        return AprilGanEvaluator(test_metrics=[*image_metrics(), *pixel_metrics()])
+        """AUROC, F1Score, F1Max and AUPR (average precision) of images and pixels, and AUPRO."""
+        return AprilGanEvaluator(test_metrics=default_metrics())
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:

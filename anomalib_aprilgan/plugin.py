@@ -3,8 +3,9 @@
 
 """Makes AprilGan a model of anomalib: ``--model AprilGan``, ``get_model("april_gan")``, ``list_models()``.
 
-anomalib 2.7 looks up short names among the subclasses of AnomalibModule that are imported, and class paths in its own
-module ``anomalib.models`` only. The start-up hook (``startup/``) calls ``register`` when that module is imported.
+anomalib 2.7 looks up short names among the subclasses of AnomalibModule that are imported, and class paths in some of
+its own modules only. The start-up hook (``startup/``) calls a function of this module when anomalib's module that the
+function is about has been imported.
 """
 
 from __future__ import annotations
@@ -12,31 +13,45 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
-HOME = "anomalib_aprilgan.lightning_model"
+PACKAGE = "anomalib_aprilgan"
+HOME = f"{PACKAGE}.lightning_model"
 MODEL = "AprilGan"
 
 
 def register(models: ModuleType) -> None:
-    """Import AprilGan and make it an attribute of the module ``anomalib.models``; repeating it changes nothing."""
-    home = sys.modules.get(HOME)
-    if home is not None and not hasattr(home, MODEL):
-        # AprilGan's own module is what imports anomalib.models just now, and will define the class after us.
-        _resolve_later(models)
-    else:
-        setattr(models, MODEL, getattr(import_module(HOME), MODEL))
+    """Import AprilGan and make it known to the module ``anomalib.models``; repeating it changes nothing."""
+    late = _is_being_imported()
+    for module in (models, vars(models).get("image")):
+        if module is not None and late:
+            _resolve_later(module)
+        elif module is not None:
+            setattr(module, MODEL, getattr(import_module(HOME), MODEL))
+    vars(models).get("ALLOWED_MODULES", set()).update({PACKAGE, HOME})
 
 
-def _resolve_later(models: ModuleType) -> None:
+def repair_benchmark(job: Any) -> None:
+    """Have ``anomalib benchmark`` make its table of models with different metrics too."""
+    job.BenchmarkJob.collect = staticmethod(import_module(f"{PACKAGE}.compat.anomalib").collect_all)
+
+
+def _is_being_imported() -> bool:
+    """Whether a module of ours imports ``anomalib.models`` just now, and so has no content yet."""
+    ours = [module for name, module in [*sys.modules.items()] if name.startswith(f"{PACKAGE}.")]
+    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in ours)
+
+
+def _resolve_later(module: ModuleType) -> None:
     """Have the attribute looked up when it is first asked for (PEP 562)."""
-    others = vars(models).get("__getattr__")
+    others = vars(module).get("__getattr__")
 
     def resolve(name: str) -> object:
         if name == MODEL:
             return getattr(import_module(HOME), MODEL)
         if others is not None:
             return others(name)
-        msg = f"module {models.__name__!r} has no attribute {name!r}"
+        msg = f"module {module.__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
 
-    vars(models)["__getattr__"] = resolve
+    vars(module)["__getattr__"] = resolve

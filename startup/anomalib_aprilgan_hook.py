@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Start-up hook: has AprilGan registered with anomalib as soon as anomalib's models are imported.
+"""Start-up hook: has AprilGan registered with anomalib as soon as the modules are imported that should know it.
 
 ``anomalib_aprilgan.pth`` beside it imports this module in every interpreter of the environment. It is no part of the
 package, whose import would hide another copy of it (a checkout) from that interpreter, and it may use nothing but
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SWITCH = "ANOMALIB_APRILGAN_NO_PLUGIN"
-MODELS = "anomalib.models"
+# Modules of anomalib, and the function of anomalib_aprilgan.plugin that is called with each.
+WATCHED = {"anomalib.models": "register", "anomalib.pipelines.benchmark.job": "repair_benchmark"}
 
 
 class ModelsFinder:
-    """Finds anomalib.models as Python does anyway, and has AprilGan registered once it is executed."""
+    """Finds modules of anomalib as Python does anyway, and has AprilGan registered once they are executed."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """The spec of anomalib.models, whose loader will call us; None for all other modules."""
-        if name != MODELS:
+        """The spec of a watched module, whose loader will call us; None for all other modules."""
+        if name not in WATCHED:
             return None
         try:
             return self._watched_spec(name, path, target)
-        except Exception as error:  # noqa: BLE001  # the next finder then imports anomalib.models without us
+        except Exception as error:  # noqa: BLE001  # the next finder then imports the module without us
             warn(error)
             return None
 
@@ -43,21 +44,21 @@ class ModelsFinder:
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             spec = finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                register_after_execution(spec.loader)
+                register_after_execution(spec.loader, WATCHED[name])
                 return spec
         return None
 
 
-def register_after_execution(loader: "Loader") -> None:
-    """Extend the loader, which belongs to one module, by the registration of AprilGan."""
+def register_after_execution(loader: "Loader", function: str) -> None:
+    """Extend the loader, which belongs to one module, by a call of the plugin's function."""
     execute = loader.exec_module
 
     def exec_module(module: "ModuleType") -> None:
         execute(module)
         try:
-            from anomalib_aprilgan.plugin import register  # noqa: PLC0415  # only now may an import cost time
+            from anomalib_aprilgan import plugin  # noqa: PLC0415  # only now may an import cost time
 
-            register(module)
+            getattr(plugin, function)(module)
         except Exception as error:  # noqa: BLE001  # anomalib has to work whatever is wrong with us
             warn(error)
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anomalib.metrics
+import pandas as pd
 import torch
 from anomalib.data import ImageItem, PredictDataset
 from anomalib.utils.path import generate_output_filename
@@ -164,3 +165,12 @@ def plain(value: Any) -> Any:
     ``get_model`` passes OmegaConf's containers on, which a checkpoint can't hold.
     """
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def collect_all(results: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table of a benchmark's runs; a metric that a run lacks is empty there.
+
+    ``BenchmarkJob.collect`` raises KeyError or ValueError, after all runs, if they differ in their metrics: models with
+    others, or data with and without masks.
+    """
+    return pd.DataFrame(results)

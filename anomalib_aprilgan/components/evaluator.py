@@ -38,5 +38,7 @@ class AprilGanEvaluator(Evaluator):
         metrics: Any = self.test_metrics
         undefined = [metric.name for metric in metrics if metric.compute() is None]
         if undefined:
-            logger.warning("Not computed, for want of normal or of abnormal images or masks: %s", ", ".join(undefined))
+            logger.warning(
+                "Not computed, for want of normal or abnormal images, masks or decisions: %s", ", ".join(undefined)
+            )
         super().on_test_epoch_end(trainer, pl_module)

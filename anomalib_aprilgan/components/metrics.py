@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""AUROC, F1Max, AUPR and AUPRO of images or pixels, as anomalib's evaluator asks for them.
+"""AUROC, F1Score, F1Max, AUPR and AUPRO of images or pixels, as anomalib's evaluator asks for them.
 
 The metrics of images have one common state, and so have the metrics of pixels, because each of anomalib's pixel
 metrics keeps and sorts all pixels.
@@ -16,6 +16,7 @@ import torch
 from anomalib.metrics.base import AnomalibMetric
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import BinaryF1Score
 from torchmetrics.utilities import dim_zero_cat
 
 from anomalib_aprilgan.compat.anomalib import image_metrics as metrics_of_anomalib
@@ -92,6 +93,7 @@ LEVELS: dict[str, tuple[type[Metric], Sequence[str]]] = {
     "image": (ScoredImages, ("pred_score", "gt_label")),
     "pixel": (PixelScores, ("anomaly_map", "gt_mask")),
 }
+DECISIONS = {"image": ("pred_label", "gt_label"), "pixel": ("pred_mask", "gt_mask")}
 
 
 class RankMetric(AnomalibMetric, Metric):
@@ -144,6 +146,35 @@ class AUPR(RankMetric):
 
 class AUPRO(RankMetric):
     """Area under the per-region overlap of pixels up to a false positive rate of 0.3."""
+
+
+class F1Score(AnomalibMetric, BinaryF1Score):
+    """F1 score of the decisions about images or pixels.
+
+    Differs: anomalib's is 0 where there is nothing abnormal, and fails without decisions.
+
+    Args:
+        level: "image" or "pixel".
+    """
+
+    def __init__(self, level: str) -> None:
+        super().__init__(DECISIONS[level], prefix=f"{level}_", strict=False, validate_args=False)
+
+    def update(self, batch: Any) -> None:
+        """Add a batch with decisions and labels or masks. A batch without them is left out."""
+        decided, truth = (getattr(batch, name) for name in self.fields)
+        if decided is not None and truth is not None:
+            BinaryF1Score.update(self, decided.flatten() != 0, truth.flatten() != 0)
+
+    def compute(self) -> Tensor | None:  # type: ignore[override]
+        """The F1 score; None without normal or without abnormal images or pixels."""
+        is_defined = self.tp + self.fn > 0 and self.tn + self.fp > 0
+        return BinaryF1Score.compute(self) if is_defined else None
+
+
+def default_metrics() -> list[AnomalibMetric]:
+    """All metrics of images and pixels, among them those of anomalib's models under the same names."""
+    return [*image_metrics(), F1Score("image"), *pixel_metrics(), F1Score("pixel")]
 
 
 def image_metrics() -> list[AnomalibMetric]:

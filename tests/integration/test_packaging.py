@@ -94,11 +94,9 @@ import anomalib.models
 
 arguments = json.loads(sys.argv[1])
 assert "april_gan" in list_models()
-models = [
-    get_model("april_gan", **arguments),
-    get_model({"class_path": "AprilGan", "init_args": arguments}),
-    get_model({"class_path": "anomalib.models.AprilGan", "init_args": arguments}),
-]
+paths = ["", "anomalib.models.", "anomalib.models.image.", "anomalib_aprilgan.", "anomalib_aprilgan.lightning_model."]
+models = [get_model({"class_path": f"{path}AprilGan", "init_args": arguments}) for path in paths]
+models.append(get_model("april_gan", **arguments))
 assert all(type(model) is anomalib.models.AprilGan for model in models)
 
 from anomalib.cli import AnomalibCLI

@@ -21,11 +21,17 @@ STARTUP = ROOT / "startup"
 
 STAND_IN = {
     "anomalib/__init__.py": "",
-    "anomalib/models/__init__.py": "from anomalib.models.components import AnomalibModule\nexecutions = []\n",
+    "anomalib/models/__init__.py": (
+        "from anomalib.models import image\nfrom anomalib.models.components import AnomalibModule\n"
+        "executions, ALLOWED_MODULES = [], {'anomalib.models'}\n"
+    ),
+    "anomalib/models/image.py": "",
     "anomalib/models/components.py": "class AnomalibModule: pass\n",
     "anomalib_aprilgan/__init__.py": "",
+    "anomalib_aprilgan/checkpoint.py": "import anomalib.models\nKEY = 'april_gan'\n",
     "anomalib_aprilgan/lightning_model.py": (
-        "from anomalib.models.components import AnomalibModule\nclass AprilGan(AnomalibModule): pass\n"
+        "from anomalib.models.components import AnomalibModule\nfrom anomalib_aprilgan.checkpoint import KEY\n"
+        "class AprilGan(AnomalibModule): pass\n"
     ),
 }
 BREAKAGES = ["raise RuntimeError('no GPU')", "import nowhere", "def broken(:"]
@@ -33,7 +39,9 @@ CHECK = """
 import anomalib.models
 from anomalib.models import AprilGan
 import anomalib_aprilgan.lightning_model
-assert AprilGan is anomalib.models.AprilGan is anomalib_aprilgan.lightning_model.AprilGan
+assert AprilGan is anomalib.models.AprilGan is anomalib.models.image.AprilGan
+assert AprilGan is anomalib_aprilgan.lightning_model.AprilGan
+assert {"anomalib_aprilgan", "anomalib_aprilgan.lightning_model"} <= anomalib.models.ALLOWED_MODULES
 assert anomalib.models.AnomalibModule.__subclasses__() == [AprilGan]
 """
 
@@ -65,6 +73,7 @@ def python(site: Path, code: str, before: str = "", **environment: str) -> subpr
         "import anomalib.models",
         "import anomalib.models.components",
         "import anomalib_aprilgan.lightning_model",
+        "import anomalib_aprilgan.checkpoint",
         "import anomalib_aprilgan.plugin",
         "import anomalib_aprilgan_hook; anomalib_aprilgan_hook.install()",
         "import importlib, anomalib.models; importlib.reload(anomalib.models)",

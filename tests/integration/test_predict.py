@@ -157,7 +157,7 @@ def test_only_normal_images(
 @pytest.mark.parametrize("shots", [0, 2])
 def test_defects_without_masks(make_model: Models, engine: Engines, shots: int) -> None:
     (metrics,) = engine().test(make_model(k_shot=shots), datamodule=folder(abnormal_dir="test/scratch"))
-    assert set(metrics) == {"image_AUROC", "image_F1Max", "image_AUPR"}
+    assert set(metrics) == {"image_AUROC", "image_F1Score", "image_F1Max", "image_AUPR"}
 
 
 @pytest.mark.parametrize("command", ["test", "train"])
@@ -168,5 +168,5 @@ def test_folder_of_normal_images_on_the_command_line(
     with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
         results = anomalib(command, "--model.k_shot=2", "--data=Folder", *(f"--data.{k}={v}" for k, v in data.items()))
     assert list(results.glob("images/**/*.png"))
-    assert "Not computed, for want of normal or of abnormal images or masks: image_AUROC" in caplog.text
+    assert "Not computed, for want of normal or abnormal images, masks or decisions: image_AUROC" in caplog.text
     assert "Thresholds from 2 normal images" in caplog.text

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,10 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.compat import anomalib as compat
 from anomalib_aprilgan.data.images import read_if_misread, read_rgb
+from anomalib_aprilgan.plugin import repair_benchmark
 from bad_files import IMAGE, gray_levels, save_turned, write_bad
+
+JOB = "anomalib.pipelines.benchmark.job"
 
 
 def deep(folder: Path) -> Path:
@@ -122,3 +126,19 @@ def test_anomalib_makes_empty_folders_of_categories(tmp_path: Path, monkeypatch:
     Visa(tmp_path / "visa", "candle").apply_cls1_split()
     (root,) = {path.parent for path in tmp_path.rglob("cashew")}
     assert compat.category_folders(root) == []
+
+
+def test_a_benchmark_of_runs_with_different_metrics_makes_a_table() -> None:
+    # Executed anew: the start-up hook has repaired the one that can be imported.
+    spec = importlib.util.spec_from_file_location("untouched", importlib.util.find_spec(JOB).origin)
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    runs = [{"seed": 1, "image_AUROC": 0.5}, {"seed": 2, "image_AUROC": 0.25, "pixel_AUROC": 1.0}]
+    with pytest.raises(KeyError):
+        job.BenchmarkJob.collect(runs)
+    with pytest.raises(ValueError, match="same length"):
+        job.BenchmarkJob.collect(runs[::-1])
+    repair_benchmark(job)
+    for results in (runs, runs[::-1]):
+        assert job.BenchmarkJob.collect(results).to_dict("list")["seed"] == [run["seed"] for run in results]
+    assert job.BenchmarkJob.collect(runs).isna().sum().to_dict() == {"seed": 0, "image_AUROC": 0, "pixel_AUROC": 1}

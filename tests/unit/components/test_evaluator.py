@@ -13,14 +13,16 @@ import pytest
 import torch
 from anomalib.data import Folder, ImageBatch
 from anomalib.engine import Engine
+from anomalib.models import Padim
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.metrics import image_metrics
+from anomalib_aprilgan.components.metrics import F1Score, image_metrics
 from conftest import GOLDEN
 
 BOLT = GOLDEN / "dataset" / "bolt"
-IMAGE = ["image_AUROC", "image_F1Max", "image_AUPR"]
-PIXEL = ["pixel_AUROC", "pixel_F1Max", "pixel_AUPR", "pixel_AUPRO"]
+RANKS = ["image_AUROC", "image_F1Max", "image_AUPR"]
+IMAGE = [*RANKS, "image_F1Score"]
+PIXEL = ["pixel_AUROC", "pixel_F1Max", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Score"]
 
 
 def batch(scores: torch.Tensor, labels: torch.Tensor) -> ImageBatch:
@@ -47,12 +49,28 @@ def test_image_metrics_are_anomalibs() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_image_metrics_of_one_kind_are_none_until_reset(label: int) -> None:
     metrics, one, other = image_metrics(), torch.tensor([label]), torch.tensor([1 - label])
-    none = dict.fromkeys(IMAGE)
+    none = dict.fromkeys(RANKS)
     assert values(metrics, batch(torch.rand(4), one.expand(4))) == none
     assert None not in values(metrics, batch(torch.rand(1), other)).values()
     for metric in metrics:
         metric.reset()
     assert values(metrics, batch(torch.rand(1), one)) == none
+
+
+@pytest.mark.parametrize(("decided", "truth", "expected"), [([0, 1, 1], [0, 0, 1], 2 / 3), ([0, 1], [0, 0], None)])
+def test_f1_score_is_anomalibs_where_it_is_defined(decided: list, truth: list, expected: float | None) -> None:
+    images = torch.zeros(len(truth), 3, 1, 1)
+    labels, masks = torch.tensor([decided, truth]) > 0, torch.tensor([decided, truth])[..., None, None] > 0
+    full = ImageBatch(images, pred_label=labels[0], gt_label=labels[1], pred_mask=masks[0], gt_mask=masks[1])
+    found = values([F1Score("image"), F1Score("pixel")], full, ImageBatch(images))
+    assert found == {"image_F1Score": pytest.approx(expected), "pixel_F1Score": pytest.approx(expected)}
+    theirs = anomalib.metrics.F1Score(["pred_label", "gt_label"], prefix="image_")
+    assert values([theirs], full)["image_F1Score"] == (found["image_F1Score"] or 0)
+
+
+def test_metrics_of_other_models_are_among_the_default_ones() -> None:
+    names = {metric.name for metric in Padim.configure_evaluator().test_metrics}
+    assert names <= {metric.name for metric in AprilGan.configure_evaluator().test_metrics} == {*IMAGE, *PIXEL}
 
 
 @pytest.mark.parametrize(
@@ -80,4 +98,4 @@ def test_what_is_absent_is_named_once(
         (metrics,) = engine.test(AprilGan(**tiny_arguments, visualizer=False), datamodule=data)
     assert set(metrics) == {*IMAGE, *PIXEL} - set(absent)
     said = [record.getMessage() for record in caplog.records if "Not computed" in record.getMessage()]
-    assert said == [f"Not computed, for want of normal or of abnormal images or masks: {', '.join(absent)}"]
+    assert said == [f"Not computed, for want of normal or abnormal images, masks or decisions: {', '.join(absent)}"]
