@@ -22,7 +22,9 @@ from anomalib.models.components import AnomalibModule
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.compat.onnx import session_with
 from anomalib_aprilgan.components import export
+from anomalib_aprilgan.components.export import RAW
 from conftest import GOLDEN, TINY_CLIP, TINY_RESNET
 
 BOLT = GOLDEN / "dataset" / "bolt"
@@ -124,6 +126,11 @@ def test_onnx(model: AprilGan, onnx_file: Path) -> None:
     for batch in (1, 3):
         outputs = session.run(None, {"input": images(batch).numpy()})
         assert_agrees(model, batch, dict(zip(names, outputs, strict=True)))
+    with torch.no_grad():
+        expected = model.model(model.pre_processor(images(3)))
+    raw = session_with(onnx_file, RAW).run([*RAW], {"input": images(3).numpy()})
+    for actual, value in zip(raw, (expected.pred_score, expected.anomaly_map), strict=True):
+        torch.testing.assert_close(torch.as_tensor(actual), value, atol=1e-4, rtol=0)
     weights = [weight.name for weight in onnx.load(onnx_file).graph.initializer]
     assert any(".visual." in name for name in weights)
     assert not [name for name in weights if ".clip." in name and ".visual." not in name]
