@@ -23,6 +23,7 @@ from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_st
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.compat.anomalib import plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
+from anomalib_aprilgan.compat.logs import log_once
 from anomalib_aprilgan.components.arguments import check_arguments
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
@@ -108,6 +109,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
+        log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
         check_arguments(locals())
         check_backbone(adapters, backbone, layers)
@@ -188,7 +190,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""
-        del stage
         use_whole_files(self.trainer.strategy)
         if self.adapters is not None:
             check_for_evaluation(current_datamodule(self), self.adapters)
@@ -258,7 +259,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""
-        del batch_idx
         features = torch.stack([self._category_features[category] for category in batch.category])
         focal, dice = self.model.stage_losses(batch.image, batch.gt_mask.float(), features)
         loss = (focal + dice).sum()

@@ -1,11 +1,14 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Workarounds for faults that exports to ONNX meet, seen in anomalib 2.7.0 and torch 2.10 to 2.13."""
+"""Workarounds for faults that exports to ONNX meet, seen in anomalib 2.7.0 and torch 2.10 to 2.14."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 # torch writes version 18. anomalib asks for 14, to which onnx can't convert every model
 # (https://github.com/pytorch/pytorch/pull/161056).
@@ -19,3 +22,30 @@ def forget_traced_classes() -> None:
     are ambiguous until the garbage collector removes it.
     """
     gc.collect()
+
+
+def hide_outputs(path: Path, names: Sequence[str]) -> None:
+    """Make outputs of a model file what they are to its inside: named values that a runtime can be asked for.
+
+    anomalib's OpenVINOInferencer passes all outputs to a batch that accepts none but its own.
+    """
+    import onnx  # noqa: PLC0415  # an extra
+
+    model = onnx.load(path, load_external_data=False)
+    shown = [output for output in model.graph.output if output.name not in names]
+    del model.graph.output[:]
+    model.graph.output.extend(shown)
+    onnx.save(model, path)
+
+
+def session_with(path: Path, names: Sequence[str]) -> Any:
+    """A session of onnxruntime of a model file that gives hidden outputs too."""
+    import onnx  # noqa: PLC0415  # extras
+    import onnxruntime  # noqa: PLC0415
+
+    model = onnx.load(path, load_external_data=False)
+    known = {value.name: value for value in model.graph.value_info}
+    model.graph.output.extend(known[name] for name in names if name in known)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)

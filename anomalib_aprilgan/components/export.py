@@ -6,16 +6,46 @@
 from __future__ import annotations
 
 import copy
+import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from anomalib.data import InferenceBatch
 from anomalib.models.components.base.export_mixin import ExportMixin
-from torch import nn
+from torch import Tensor, nn
 
-from anomalib_aprilgan.compat.onnx import OPSET, forget_traced_classes
+from anomalib_aprilgan.compat.logs import quiet_translation
+from anomalib_aprilgan.compat.onnx import OPSET, forget_traced_classes, hide_outputs
+
+logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
+RAW = ("raw_score", "raw_map")
+HOW_TO_CHECK = "To compare the exported file with the model: aprilgan validate FILE --data FOLDER --checkpoint FILE"
+
+
+class RawBatch(NamedTuple):
+    """anomalib's InferenceBatch and what the model gave before the post-processor."""
+
+    pred_score: Tensor | None
+    pred_label: Tensor | None
+    anomaly_map: Tensor | None
+    pred_mask: Tensor | None
+    raw_score: Tensor | None
+    raw_map: Tensor | None
+
+
+class KeepRaw(nn.Module):
+    """A post-processor whose output tells the model's too."""
+
+    def __init__(self, post_processor: nn.Module) -> None:
+        super().__init__()
+        self.post_processor = post_processor
+
+    def forward(self, predictions: InferenceBatch) -> RawBatch:
+        """Processed and raw predictions."""
+        return RawBatch(*self.post_processor(predictions), predictions.pred_score, predictions.anomaly_map)
 
 
 class AprilGanExport(ExportMixin):
@@ -28,6 +58,7 @@ class AprilGanExport(ExportMixin):
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Path of the model in a pickle, without the text tower."""
         self.prepare()
+        logger.info(HOW_TO_CHECK)
         return ExportMixin.to_torch(without_text_tower(self), export_root, model_file_name)
 
     def to_onnx(
@@ -37,7 +68,7 @@ class AprilGanExport(ExportMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> Path:
-        """Path of the model in ONNX, for batches of any size.
+        """Path of the model in ONNX, for batches of any size. Its values ``raw_score`` and ``raw_map`` are no outputs.
 
         Args:
             export_root: Folder in which anomalib makes the folder weights/onnx.
@@ -51,9 +82,12 @@ class AprilGanExport(ExportMixin):
         for module in ("onnx", "onnxscript"):
             require(module, "onnx")
         self.prepare()
-        kwargs.setdefault("opset_version", OPSET)
-        path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+        logger.info(HOW_TO_CHECK)
+        kwargs = {"opset_version": OPSET, "verbose": False, **kwargs}
+        with quiet_translation():
+            path = ExportMixin.to_onnx(with_raw_values(self), export_root, model_file_name, input_size, **kwargs)
         forget_traced_classes()
+        hide_outputs(path, RAW)
         return path
 
     def to_openvino(self, *args: Any, **kwargs: Any) -> Path:
@@ -84,6 +118,11 @@ def without_text_tower(module: Any) -> Any:
     images_only.visual = module.model.encoder.clip.visual
     encoder = _with_parts(module.model.encoder, clip=images_only)
     return _with_parts(module, model=_with_parts(module.model, encoder=encoder))
+
+
+def with_raw_values(module: Any) -> Any:
+    """A copy of an AprilGan that returns raw scores and maps besides the processed ones."""
+    return _with_parts(module, post_processor=KeepRaw(module.post_processor)) if module.post_processor else module
 
 
 def _with_parts(module: Module, **parts: nn.Module) -> Module:

@@ -53,44 +53,55 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return (levels.squeeze(0) > 127).to(mask.dtype)
 
 
-class MatrixResize(nn.Module):
-    """PillowResize for exported models: two matrix products, which all runtimes compute alike, for any input size.
+class ExportResize(nn.Module):
+    """PillowResize for exports: itself in torch, and for ONNX its arithmetic as two matrix products.
 
     Differs from anomalib, which exports resizing without antialiasing: large images then give other scores.
 
     Args:
-        size: Height and width in pixels.
+        resize: What is done in torch.
     """
 
-    def __init__(self, size: Sequence[int]) -> None:
+    def __init__(self, resize: PillowResize) -> None:
         super().__init__()
-        self.size = list(size)
+        self.resize = resize
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images (B, 3, H, W) in [0, 1] at the wanted size, in steps of 1 / 255 as Pillow's."""
-        height, width = images.shape[-2:]
-        levels = _eight_bits(images * 255)
-        levels = _eight_bits(levels @ bicubic_weights(width, self.size[1]).to(images).mT)
-        return _eight_bits(bicubic_weights(height, self.size[0]).to(images) @ levels) / 255
+        """The images (B, 3, H, W) in [0, 1] at the wanted size, in steps of 1 / 255."""
+        if not torch.compiler.is_exporting():
+            return self.resize(images)
+        height, width = self.resize.size
+        levels = (images * 255).round().clamp(0, 255)
+        return _resize_rows(_resize_rows(levels, width).mT, height).mT / 255
 
 
-def bicubic_weights(length: int, size: int) -> Tensor:
-    """The weight (size, length) of each of ``length`` pixels in each of ``size`` new ones.
+def _resize_rows(levels: Tensor, size: int) -> Tensor:
+    """Levels (..., L) in 0 to 255 at another length, (..., size). All numbers are integers that float32 holds."""
+    weights, unit = fixed_point_weights(levels.shape[-1], size)
+    coarse = (weights / 256).floor()
+    halves = torch.cat([coarse, weights - 256 * coarse]).to(levels)
+    high, low = (levels @ halves.mT).chunk(2, dim=-1)
+    unit = unit.to(levels)
+    carried = high + ((low + unit / 2) / 256).floor()
+    return (carried * 256 / unit).floor().clamp(0, 255)
 
-    Pillow's bicubic kernel (a = -0.5), widened when there are fewer new pixels than old ones.
+
+def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
+    """The weight (size, length) of each of ``length`` pixels in each of ``size`` new ones, and the weights' sum ().
+
+    Pillow's bicubic kernel (a = -0.5), widened when there are fewer new pixels than old ones, in 16-bit integers as
+    torch resizes 8-bit images: the unit is the largest power of 2 that lets the largest weight fit.
     """
-    scale = length / size
-    centers = (torch.arange(size) + 0.5) * scale
-    reach: Any = torch.sym_max(scale, 1.0)
-    x = (torch.arange(length) + 0.5 - centers.unsqueeze(1)).abs() / reach
+    old, new = 2 * torch.arange(length) + 1, 2 * torch.arange(size) + 1
+    distance = (old * size - new.unsqueeze(1) * length).abs().double()
+    x = distance / (2 * torch.sym_max(length, size))
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _eight_bits(levels: Tensor) -> Tensor:
-    return levels.round().clamp(0, 255)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    units = 2.0 ** torch.arange(1, 23, dtype=torch.double)
+    unit = units.where(weights.max() * units < 2**15 - 0.5, 1.0).max()
+    return weights.sign() * (weights.abs() * unit + 0.5).floor(), unit
 
 
 def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
@@ -122,7 +133,7 @@ class AprilGanPreProcessor(PreProcessor):
         self.plain = plain
         self.resize = pillow
         self.transform = Compose([pillow, normalize])
-        self.export_transform = Compose([MatrixResize(resize.size), normalize])
+        self.export_transform = Compose([ExportResize(pillow), normalize])
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Have the user's own loaders resize images of different sizes as if each were alone."""
