@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from anomalib_aprilgan.comparison.datasets import build_datamodule
 from anomalib_aprilgan.comparison.fingerprints import argument_fingerprints
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec, Training
 from anomalib_aprilgan.comparison.results import FILE, append_row, read_results, read_rows
+from anomalib_aprilgan.comparison.runs import Outcome
 from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
 from conftest import DATASET
 
@@ -32,14 +33,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run_nothing(_: Grid, jobs: Sequence[Job], **_limits: object) -> tuple[list[Outcome], list[Job], str]:
+    facts = {"status": "ok", "error": None, "adapters_sha256": None}
+    return [(job, {**vars(job), **facts}, None) for job in jobs], [], ""
+
+
 @pytest.fixture
 def grid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """A comparison whose runs only count themselves."""
 
-    def run_job(_: Grid, job: Job) -> tuple[dict, None]:
-        return {**vars(job), "status": "ok", "error": None, "adapters_sha256": None}, None
-
-    monkeypatch.setattr(execution, "run_job", run_job)
+    monkeypatch.setattr(execution, "run_portion", run_nothing)
     arguments = {"adapters": str(folder / "adapters.pth"), "prompts": str(folder / "prompts.yaml")}
     return Grid(
         models={"A": ModelSpec("anomalib_aprilgan.AprilGan", arguments)},
@@ -124,11 +127,11 @@ def test_the_same_content_under_other_names_and_times_is_no_change(folder: Path,
 
 
 def test_a_change_during_the_comparison(folder: Path, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_job(_: Grid, job: Job) -> tuple[dict, None]:
+    def run(*arguments: object, **limits: object) -> object:
         (folder / "prompts.yaml").write_text("new")
-        return {**vars(job), "status": "ok", "adapters_sha256": None}, None
+        return run_nothing(*arguments, **limits)
 
-    monkeypatch.setattr(execution, "run_job", run_job)
+    monkeypatch.setattr(execution, "run_portion", run)
     with pytest.raises(ValueError, match="The prompts of A differ"):
         execution.run_grid(grid, folder / "output")
     assert not (folder / "output" / FILE).exists()
