@@ -17,7 +17,7 @@ from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.masks import check_test_masks
+from anomalib_aprilgan.data.masks import check_datamodule
 
 
 def prepare_categories(spec: DataSpec, name: str) -> list[str]:
@@ -54,8 +54,8 @@ def _check_files(spec: DataSpec, name: str, category: str) -> None:
     datamodule = build_datamodule(spec, category)
     try:
         datamodule.setup()
-        check_test_masks(datamodule)
-    except (ValueError, RuntimeError, MisMatchError) as error:
+        check_datamodule(datamodule)
+    except (ValueError, TypeError, RuntimeError, MisMatchError) as error:
         msg = (
             f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
             f"data module that reads them, or leave it out of `datasets.{name}.categories`."

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, read_mask
+from anomalib.data.utils import LabelName
 from numpy.typing import NDArray
 
 from anomalib_aprilgan.components.pre_processor import resize_mask
+from anomalib_aprilgan.data.masks import mask_files, read_masks
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,7 @@ def read_ground_truth(datamodule: AnomalibDataModule, paths: Sequence[str], mask
     files = list(rows.mask_path) if "mask_path" in rows else [""] * len(rows)
     masks = np.zeros((len(rows), mask_size, mask_size), dtype=bool)
     for index in np.flatnonzero(labels):
-        path = files[index]
-        if not (isinstance(path, str | Path) and Path(path).is_file()):
+        if not mask_files(files[index]):
             return GroundTruth(labels, None)
-        mask = torch.as_tensor(read_mask(path, as_tensor=True))
-        masks[index] = resize_mask(mask, (mask_size, mask_size)).numpy() != 0
+        masks[index] = resize_mask(read_masks(files[index]), (mask_size, mask_size)).numpy() != 0
     return GroundTruth(labels, masks)
