@@ -55,7 +55,7 @@ def _check_files(spec: DataSpec, name: str, category: str) -> None:
     try:
         datamodule.setup()
         check_datamodule(datamodule)
-    except (ValueError, TypeError, RuntimeError, MisMatchError) as error:
+    except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
         msg = (
             f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
             f"data module that reads them, or leave it out of `datasets.{name}.categories`."

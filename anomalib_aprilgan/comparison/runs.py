@@ -35,6 +35,7 @@ from anomalib_aprilgan.comparison.models import build_model, set_target
 from anomalib_aprilgan.comparison.provenance import adapters_digest, relative_paths, versions
 from anomalib_aprilgan.comparison.results import KEY, Row
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, make_thumbnails
+from anomalib_aprilgan.data.listing import leave_hidden_out_of
 from anomalib_aprilgan.data.references import choose_references
 from anomalib_aprilgan.lightning_model import AprilGan
 
@@ -64,6 +65,7 @@ def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = build_datamodule(grid.datasets[job.dataset], job.category)
     datamodule.setup(TrainerFn.FITTING)  # reads the lists of images; the trainer does not read them again
+    leave_hidden_out_of(datamodule)
     references = choose_references(job.shots, None, datamodule, job.seed)
     keep_references(datamodule, references)
     device = choose_device(grid.trainer.get("accelerator", "auto"))

@@ -19,6 +19,7 @@ import anomalib.data.utils.path
 import anomalib.metrics
 import torch
 from anomalib.data import ImageItem, PredictDataset
+from anomalib.data.utils import DirType
 from anomalib.utils.path import generate_output_filename
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
@@ -117,12 +118,21 @@ def use_listing(image_files: Callable[[str | Path], list[Path]]) -> None:
         if not files:
             msg = f"Found 0 images in {str(path)!r} with extensions {extensions}."
             raise ValueError(msg)
+        odd = [
+            file
+            for file in path.rglob("[!.]*")
+            if file.suffix == files[0].suffix and not (file.is_file() or file.is_dir())
+        ]
+        if odd and kind in {DirType.ABNORMAL, DirType.MASK}:
+            msg = f"{str(odd[0])!r} is a broken link, pipe or device: remove it, and its image or mask."
+            raise ValueError(msg)
         return files, [kind] * len(files)
 
-    anomalib.data.predict.get_image_filenames = image_files
-    anomalib.data.datasets.image.folder._prepare_files_labels = folder_files  # noqa: SLF001
-    anomalib.data.utils.path.contains_non_printable_characters = lambda path: bool(CONTROL.search(str(path)))
-    anomalib.data.utils.path.is_path_too_long = lambda path: len(os.fsencode(path)) >= PATH_MAX
+    vars(anomalib.data.predict)["get_image_filenames"] = image_files
+    vars(anomalib.data.datasets.image.folder)["_prepare_files_labels"] = folder_files
+    paths = vars(anomalib.data.utils.path)
+    paths["contains_non_printable_characters"] = lambda path: bool(CONTROL.search(str(path)))
+    paths["is_path_too_long"] = lambda path: len(os.fsencode(path)) >= PATH_MAX
 
 
 def change_class(dataset: PredictDataset, wanted: type[PredictDataset]) -> None:

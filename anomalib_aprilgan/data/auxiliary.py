@@ -184,7 +184,12 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
     one.val_split_mode = ValSplitMode.NONE  # no test image goes to validation
     try:
         one.setup()
-    except (ValueError, TypeError, MisMatchError) as error:  # pandas' if their numbers differ, else anomalib's
+    except (
+        ValueError,
+        TypeError,
+        FileNotFoundError,
+        MisMatchError,
+    ) as error:  # pandas' if their numbers differ, else anomalib's
         msg = (
             f"Images and masks of the category {category!r} of {datamodule.name} do not belong together: every image "
             f"of a defect needs a mask of its name, and hidden folders count. ({error})"

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from anomalib_aprilgan.compat.anomalib import use_listing
 from anomalib_aprilgan.data.images import SUFFIXES
 
@@ -98,6 +96,12 @@ def take_over_listing() -> None:
     use_listing(image_files)
 
 
+def leave_hidden_out_of(datamodule: Any) -> None:
+    """``leave_out_hidden`` for all images of a data module that is set up."""
+    datasets = [getattr(datamodule, f"{name}_data", None) for name in ("train", "val", "test")]
+    leave_out_hidden(datasets, getattr(datamodule, "root", None))
+
+
 def leave_out_hidden(datasets: Sequence[Any], root: str | Path | None = None) -> None:
     """Remove hidden files, which anomalib's data sets count, and name files of images that these do not list.
 
@@ -105,9 +109,9 @@ def leave_out_hidden(datasets: Sequence[Any], root: str | Path | None = None) ->
         datasets: Those of anomalib have tables of samples; others are left alone.
         root: Folder below which names are looked at. None: the last folder of each file.
     """
-    folders: set[Path] = set()
+    listed: list[Path] = []
     for dataset in datasets:
-        samples = getattr(dataset, "samples", None)
+        samples: Any = getattr(dataset, "samples", None)
         if not hasattr(samples, "image_path"):
             continue
         paths = samples.image_path.map(Path)
@@ -115,15 +119,16 @@ def leave_out_hidden(datasets: Sequence[Any], root: str | Path | None = None) ->
         if hidden.any():
             logger.warning("Left out: %d hidden files, such as %r", hidden.sum(), str(paths[hidden].iloc[0]))
             dataset.samples = samples[~hidden]
-        folders |= {path.parent for path in paths[~hidden]}
-    missed = {str(file): "not listed" for folder in sorted(folders) for file in sorted(_unlisted(folder))}
+        listed.extend(paths[~hidden])
+    missed = {str(path): "not listed" for path in _unlisted(listed)}
     if missed:
         logger.warning("anomalib's data sets do not look at %s: convert images, copy linked folders", _named(missed))
 
 
-def _unlisted(folder: Path) -> Iterator[Path]:
-    """Images and linked folders in a folder that anomalib's data sets do not look for."""
-    for path in folder.iterdir():
-        image = path.suffix.lower() in SUFFIXES - {*IMG_EXTENSIONS} and path.is_file()
-        if not _is_hidden_name(path.name) and (image or (path.is_symlink() and path.is_dir())):
-            yield path
+def _unlisted(listed: Sequence[Path]) -> list[Path]:
+    """Images of kinds that are not listed, and linked folders, that lie beside listed images."""
+    suffixes = SUFFIXES - {path.suffix.lower() for path in listed}
+    beside = {path for folder in {path.parent for path in listed} for path in folder.iterdir()} - {*listed}
+    links = {path for path in beside if path.is_symlink() and path.is_dir()}
+    images = {path for path in beside if path.suffix.lower() in suffixes and path.is_file()}
+    return sorted(path for path in links | images if not _is_hidden_name(path.name))

@@ -17,7 +17,7 @@ from anomalib.data.utils import LabelName, read_mask
 from torch import Tensor
 
 from anomalib_aprilgan.data.images import check_header, check_image, check_mask
-from anomalib_aprilgan.data.listing import NAMED_FILES, leave_out_hidden
+from anomalib_aprilgan.data.listing import NAMED_FILES, leave_hidden_out_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,8 @@ def check_datamodule(datamodule: Any) -> None:
     Raises:
         ValueError: As ``check_test_files``.
     """
-    train, *tested = [getattr(datamodule, f"{name}_data", None) for name in ("train", "val", "test")]
-    leave_out_hidden([train, *tested], getattr(datamodule, "root", None))
-    check_test_files(tested)
+    leave_hidden_out_of(datamodule)
+    check_test_files([getattr(datamodule, f"{name}_data", None) for name in ("val", "test")])
 
 
 def check_test_files(datasets: Sequence[Any]) -> None:

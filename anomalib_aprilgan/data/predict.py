@@ -53,7 +53,8 @@ def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
     Raises:
         ValueError: If no image is left.
     """
-    for dataset in (loader.dataset for loader in loaders):
+    datasets: list[Any] = [loader.dataset for loader in loaders]
+    for dataset in datasets:
         if isinstance(dataset, PredictDataset):
             dataset.image_filenames = readable(dataset.image_filenames)
             change_class(dataset, ImagesToPredict)

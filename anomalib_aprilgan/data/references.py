@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.data.augmentations import augmentations
-from anomalib_aprilgan.data.images import read_rgb
+from anomalib_aprilgan.data.images import check_header, read_rgb
 from anomalib_aprilgan.data.listing import NAMED_FILES, image_files, is_hidden
 from anomalib_aprilgan.target import RUN, References, TargetRequest
 
@@ -223,13 +223,15 @@ def contents(paths: Sequence[str | Path]) -> list[str]:
     """The hashes of the files, equal for copies of one image under several names.
 
     Raises:
-        ValueError: If a file can't be read.
+        ValueError: If a file can't be read as an image.
     """
-    try:
-        return [generate_hash(Path(path)) for path in paths]
-    except OSError as error:
-        msg = f"The reference image {error.filename!r} can't be read: {error.strerror}. Correct `few_shot_source`."
-        raise ValueError(msg) from error
+    for path in dict.fromkeys(paths):
+        try:
+            check_header(path)  # a pipe would never end
+        except ValueError as error:
+            msg = f"The reference image {error} Correct `few_shot_source`."
+            raise ValueError(msg) from error
+    return [generate_hash(Path(path)) for path in paths]
 
 
 def read_augmentations(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:
