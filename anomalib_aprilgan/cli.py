@@ -196,14 +196,14 @@ def prompts(
 
 def _print_leanings(class_name: str, sources: list[Path], *model_arguments: Any) -> None:
     import torch  # noqa: PLC0415
-    from anomalib.data.utils import get_image_filenames  # noqa: PLC0415
 
     from anomalib_aprilgan import AprilGan  # noqa: PLC0415
     from anomalib_aprilgan.clip.prompt_probabilities import state_probabilities  # noqa: PLC0415
+    from anomalib_aprilgan.data.listing import image_files  # noqa: PLC0415
     from anomalib_aprilgan.data.references import read_references  # noqa: PLC0415
 
     backbone, pretrained, image_size, prompts = model_arguments
-    paths = [path for source in sources for path in get_image_filenames(source)]
+    paths = [path for source in sources for path in image_files(source)]
     module = AprilGan(backbone, pretrained, image_size, prompts=prompts)
     with torch.no_grad():
         model, references = module.model, read_references(paths, module.reference_transform)

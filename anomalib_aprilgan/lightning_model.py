@@ -36,6 +36,7 @@ from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, tra
 from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
+from anomalib_aprilgan.data.listing import take_over_listing
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, check_backbone, fetch_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
@@ -119,6 +120,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         if post_processor is True:
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        take_over_listing()
         self.adapters = adapters
         self.request = TargetRequest(
             class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
@@ -191,8 +193,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""
         use_whole_files(self.trainer.strategy)
-        if self.adapters is not None:
-            check_for_evaluation(current_datamodule(self), self.adapters)
+        check_for_evaluation(current_datamodule(self), self.adapters)
 
     def on_fit_start(self) -> None:
         """Encode the names of the auxiliary categories."""

@@ -63,9 +63,14 @@ def rule_tensor(name: str, shape: torch.Size, seed: int = 7) -> Tensor:
     return noise / np.sqrt(np.prod(shape[1:]))
 
 
+def resize_pil(image: Image.Image, size: int, kernel: Image.Resampling) -> Image.Image:
+    """An image resized by Pillow, first its rows, then its columns: from version 13 on Pillow chooses the order."""
+    return image.resize((size, image.height), kernel).resize((size, size), kernel)
+
+
 def read_pil(path: Path, size: int = GOLDEN_SIZE) -> Tensor:
     """An image (3, H, W), preprocessed by PIL as the authors do."""
-    image = Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    image = resize_pil(Image.open(path).convert("RGB"), size, Image.Resampling.BICUBIC)
     return pil.normalize(pil.to_tensor(image), IMAGE_MEAN, IMAGE_STD)
 
 

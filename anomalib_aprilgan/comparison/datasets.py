@@ -19,7 +19,7 @@ from anomalib_aprilgan.comparison.fingerprints import CategoryFiles, category_fi
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.masks import check_test_masks
+from anomalib_aprilgan.data.masks import check_datamodule
 
 
 def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
@@ -56,7 +56,7 @@ def named_problems(what: str, remedy: str) -> Iterator[None]:
     """Say of which data a problem is, and what to do."""
     try:
         yield
-    except (ValueError, RuntimeError, MisMatchError) as error:
+    except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
         msg = f"{what} can't be used: {error} {remedy}"
         raise ValueError(msg) from error
 
@@ -69,7 +69,7 @@ def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
     with named_problems(f"The category {category!r} of the data set {name!r}", remedy):
         datamodule = build_datamodule(spec, category)
         datamodule.setup()
-        check_test_masks(datamodule)
+        check_datamodule(datamodule)
     return category_files(datamodule)
 
 

@@ -17,9 +17,11 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils.download import generate_hash
 
 from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.data.masks import mask_files
 from anomalib_aprilgan.data.references import draw_references, normal_train_images
 
 Fingerprints = dict[str, str]
+Sample = tuple[int, str, tuple[str, ...]]
 Facts = Mapping[str, Any]  # a row of results, or the like of it
 TESTED, REFERENCES, WEIGHTS = "test images", "references", "adapters' weights"
 # What these are about; all others are about a model.
@@ -35,11 +37,11 @@ class CategoryFiles:
     """The files of a category.
 
     Args:
-        tested: Label, image and mask (or "") of each test image.
+        tested: Label, image and files of the mask of each test image.
         normal: Normal training images, from which references are drawn.
     """
 
-    tested: tuple[tuple[int, str, str], ...]
+    tested: tuple[Sample, ...]
     normal: tuple[str, ...]
 
     def fingerprints(self, shots: int, seed: int) -> Fingerprints:
@@ -60,18 +62,18 @@ def category_files(datamodule: AnomalibDataModule) -> CategoryFiles:
     return CategoryFiles(tuple(samples_of(getattr(datamodule, "test_data", None))), tuple(normal))
 
 
-def samples_of(dataset: Any) -> Iterator[tuple[int, str, str]]:
-    """Label, image and mask (or "") of each sample of a data set."""
+def samples_of(dataset: Any) -> Iterator[Sample]:
+    """Label, image and files of the mask of each sample of a data set."""
     samples = getattr(dataset, "samples", None)
     for row in [] if samples is None else samples.itertuples():
-        mask = getattr(row, "mask_path", None)
-        has_mask = isinstance(mask, str | Path) and Path(mask).is_file()
-        yield int(row.label_index), str(row.image_path), str(mask) if has_mask else ""
+        masks = mask_files(getattr(row, "mask_path", None))
+        yield int(row.label_index), str(row.image_path), tuple(masks)
 
 
-def samples_hash(samples: Iterable[tuple[int, str, str]]) -> str:
+def samples_hash(samples: Iterable[Sample]) -> str:
     """The hash of labels, images and masks, whatever their names and order."""
-    return _digest(sorted(f"{label} {file_hash(image)} {file_hash(mask)}" for label, image, mask in samples))
+    hashes = (f"{label} {file_hash(image)} {' '.join(map(file_hash, masks))}" for label, image, masks in samples)
+    return _digest(sorted(hashes))
 
 
 def facts_of(job: Job, grid: Grid, categories: Categories, training: Mapping[str, Fingerprints]) -> dict[str, Any]:

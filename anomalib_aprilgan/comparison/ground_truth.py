@@ -11,13 +11,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, read_mask
+from anomalib.data.utils import LabelName
 from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.metrics import overlap_weights
 from anomalib_aprilgan.components.pre_processor import resize_mask
+from anomalib_aprilgan.data.masks import mask_files, read_masks
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,21 @@ def read_ground_truth(datamodule: AnomalibDataModule, paths: Sequence[str], mask
     rows = samples.set_index(samples.image_path.astype(str)).loc[list(paths)]
     labels = (rows.label_index == LabelName.ABNORMAL).tolist()
     files = list(rows.mask_path) if "mask_path" in rows else [""] * len(rows)
-    masks = [_mask_file(file) if abnormal else None for file, abnormal in zip(files, labels, strict=True)]
+    masks = [_mask_state(file) if abnormal else () for file, abnormal in zip(files, labels, strict=True)]
     return _read(tuple(labels), tuple(masks), mask_size)
 
 
-def _mask_file(path: object) -> tuple[str, int] | None:
-    """Path and time of change of a mask that is on disk."""
-    if not (isinstance(path, str | Path) and Path(path).is_file()):
-        return None
-    return str(path), Path(path).stat().st_mtime_ns
+def _mask_state(value: object) -> tuple[tuple[str, int], ...]:
+    """Path and time of change of each file of an image's mask."""
+    return tuple((path, Path(path).stat().st_mtime_ns) for path in mask_files(value))
 
 
 @lru_cache(maxsize=1)
-def _read(labels: tuple[bool, ...], files: tuple[tuple[str, int] | None, ...], mask_size: int) -> GroundTruth:
+def _read(labels: tuple[bool, ...], files: tuple[tuple[tuple[str, int], ...], ...], mask_size: int) -> GroundTruth:
     masks = np.zeros((len(labels), mask_size, mask_size), dtype=bool)
     for index in np.flatnonzero(labels):
-        file = files[index]
-        if file is None:
+        if not files[index]:
             return GroundTruth(np.asarray(labels), None)
-        mask = torch.as_tensor(read_mask(file[0], as_tensor=True))
+        mask = read_masks([path for path, _ in files[index]])
         masks[index] = resize_mask(mask, (mask_size, mask_size)).numpy() != 0
     return GroundTruth(np.asarray(labels), masks)

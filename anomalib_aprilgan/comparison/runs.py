@@ -35,6 +35,7 @@ from anomalib_aprilgan.comparison.models import build_model, set_target
 from anomalib_aprilgan.comparison.provenance import adapters_digest, relative_paths, versions
 from anomalib_aprilgan.comparison.results import KEY, Row
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, make_thumbnails
+from anomalib_aprilgan.data.listing import leave_hidden_out_of
 from anomalib_aprilgan.data.references import choose_references
 from anomalib_aprilgan.lightning_model import AprilGan
 
@@ -93,6 +94,7 @@ def seeded_datamodule(grid: Grid, job: Job) -> AnomalibDataModule:
     seed_everything(job.seed, workers=True, verbose=False)
     datamodule = build_datamodule(grid.datasets[job.dataset], job.category)
     datamodule.setup(TrainerFn.FITTING)  # reads the lists of images; the trainer does not read them again
+    leave_hidden_out_of(datamodule)
     return datamodule
 
 

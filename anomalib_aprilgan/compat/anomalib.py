@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anomalib.data.datasets.image.folder
+import anomalib.data.predict
+import anomalib.data.utils.path
 import anomalib.metrics
 import pandas as pd
 import torch
 from anomalib.data import ImageItem, PredictDataset
+from anomalib.data.utils import DirType
 from anomalib.utils.path import generate_output_filename
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
@@ -24,6 +29,8 @@ from torch import Tensor
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 THIRTY_TWO_BITS = ("I", "F")
 ON_ITS_SIDE = (5, 6, 7, 8)
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+PATH_MAX = 4096  # bytes, on Linux
 
 
 def orientation(image: Image.Image) -> int:
@@ -96,6 +103,37 @@ class CollateResized:
             for item in items:
                 item.image, item.gt_mask = self.resize(item.image, item.gt_mask)
         return self.collate(items)
+
+
+def use_listing(image_files: Callable[[str | Path], list[Path]]) -> None:
+    """Have ``PredictDataset`` and ``Folder`` list their files by a function of ours, and anomalib take all paths.
+
+    ``Engine.predict`` makes its data set itself. anomalib's listing looks for nine suffixes, does not follow links to
+    folders, counts hidden files and stops at a broken link. And anomalib refuses paths of more than 512 characters, and
+    those with an umlaut as "non-printable".
+    """
+
+    def folder_files(path: Path, kind: str, extensions: Sequence[str] | None = None) -> tuple[list[Path], list[str]]:
+        wanted = {suffix.lower() for suffix in extensions or ()}
+        files = [file for file in image_files(path) if extensions is None or file.suffix.lower() in wanted]
+        if not files:
+            msg = f"Found 0 images in {str(path)!r} with extensions {extensions}."
+            raise ValueError(msg)
+        odd = [
+            file
+            for file in path.rglob("[!.]*")
+            if file.suffix == files[0].suffix and not (file.is_file() or file.is_dir())
+        ]
+        if odd and kind in {DirType.ABNORMAL, DirType.MASK}:
+            msg = f"{str(odd[0])!r} is a broken link, pipe or device: remove it, and its image or mask."
+            raise ValueError(msg)
+        return files, [kind] * len(files)
+
+    vars(anomalib.data.predict)["get_image_filenames"] = image_files
+    vars(anomalib.data.datasets.image.folder)["_prepare_files_labels"] = folder_files
+    paths = vars(anomalib.data.utils.path)
+    paths["contains_non_printable_characters"] = lambda path: bool(CONTROL.search(str(path)))
+    paths["is_path_too_long"] = lambda path: len(os.fsencode(path)) >= PATH_MAX
 
 
 def change_class(dataset: PredictDataset, wanted: type[PredictDataset]) -> None:

@@ -21,6 +21,8 @@ from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.compat.anomalib import CollateResized, restore_misread
 from anomalib_aprilgan.compat.lightning import own_loaders
 from anomalib_aprilgan.data.images import read_if_misread
+from anomalib_aprilgan.data.listing import leave_out_hidden
+from anomalib_aprilgan.data.masks import check_test_files
 from anomalib_aprilgan.data.predict import ImagesToPredict, path_datasets
 
 
@@ -136,9 +138,12 @@ class AprilGanPreProcessor(PreProcessor):
         self.export_transform = Compose([ExportResize(pillow), normalize])
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Have the user's own loaders resize images of different sizes as if each were alone."""
+        """Check the images of the user's own loaders; have those of different sizes resized as if each were alone."""
         del pl_module, stage
-        for loader in own_loaders(trainer):
+        loaders = own_loaders(trainer)
+        leave_out_hidden([loader.dataset for loader in loaders])
+        check_test_files([loader.dataset for loader in loaders])
+        for loader in loaders:
             collate = loader.collate_fn
             inner = collate.collate if isinstance(collate, CollateResized) else collate
             loader.collate_fn = CollateResized(inner, self.resize)

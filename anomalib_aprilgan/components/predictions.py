@@ -11,7 +11,9 @@ from typing import Any
 
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_aprilgan.compat.lightning import own_loaders
 from anomalib_aprilgan.data.predict import leave_out_unreadable
 
 COLUMNS = ("image_path", "pred_score", "threshold", "pred_label")
@@ -23,13 +25,18 @@ class PredictionsTable(Callback):
     Files of a predicted folder that are no images are left out before, and named in the log.
     """
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the files, and begin a new table."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the files, before other processes take copies of the data sets."""
         del pl_module
-        leave_out_unreadable(trainer)
+        if stage == TrainerFn.PREDICTING:
+            leave_out_unreadable(own_loaders(trainer))
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new table."""
+        del pl_module
         path = table_path(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerow(COLUMNS)
 
     def on_predict_batch_end(
@@ -42,7 +49,7 @@ class PredictionsTable(Callback):
         post_processor = pl_module.post_processor
         known = isinstance(post_processor, PostProcessor)
         thresholds = [float(post_processor.normalized_image_threshold) if known else ""] * len(scores)
-        with table_path(trainer).open("a", newline="", encoding="utf-8") as file:
+        with table_path(trainer).open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows(zip(batch.image_path, scores, thresholds, labels, strict=True))
 
 

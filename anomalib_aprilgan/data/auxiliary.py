@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.compat.anomalib import category_folders
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
-from anomalib_aprilgan.data.masks import check_test_masks
+from anomalib_aprilgan.data.listing import is_hidden, leave_out_hidden
+from anomalib_aprilgan.data.masks import check_datamodule
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -98,7 +99,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         if self.target is not None:
             self.target.trainer = self.trainer
             self.target.setup(stage)
-            check_test_masks(self.target)
+            check_datamodule(self.target)
         if not hasattr(self, "train_data"):
             self._setup(stage)
         if stage == TrainerFn.FITTING:
@@ -174,7 +175,7 @@ def category_names(datamodule: AnomalibDataModule) -> list[str]:
     if hasattr(datamodule, "categories"):  # those of a package are no folders
         return list(datamodule.categories)
     root = Path(getattr(datamodule, "split_root", "") or getattr(datamodule, "root", ""))
-    return category_folders(root) or [datamodule.category]
+    return [name for name in category_folders(root) if not is_hidden(name, ".")] or [datamodule.category]
 
 
 def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame:
@@ -185,12 +186,18 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
     one.val_split_mode = ValSplitMode.NONE  # no test image goes to validation
     try:
         one.setup()
-    except (ValueError, MisMatchError) as error:  # pandas' if their numbers differ, else anomalib's
+    except (
+        ValueError,
+        TypeError,
+        FileNotFoundError,
+        MisMatchError,
+    ) as error:  # pandas' if their numbers differ, else anomalib's
         msg = (
             f"Images and masks of the category {category!r} of {datamodule.name} do not belong together: every image "
-            f"of a defect needs a mask of its name. ({error})"
+            f"of a defect needs a mask of its name, and hidden folders count. ({error})"
         )
         raise ValueError(msg) from error
+    leave_out_hidden([one.test_data], getattr(one, "root", None))
     samples = one.test_data.samples
     if len(samples) == 0:
         msg = f"The category {category!r} of {datamodule.name} has no test images to train adapters on."
@@ -203,19 +210,21 @@ def _same_data_set(one: AnomalibDataModule, other: AnomalibDataModule | None) ->
     return other is not None and roots[0] == roots[1]
 
 
-def check_for_evaluation(datamodule: object, adapters: str) -> None:
-    """Check that nothing is to be trained, and that masks belong to their images.
+def check_for_evaluation(datamodule: object, adapters: str | None) -> None:
+    """Check that nothing is to be trained if there are adapters, and that images and masks can be used.
 
     Raises:
-        ValueError: If it is an AuxiliaryDataModule, or a mask does not.
+        ValueError: If it is an AuxiliaryDataModule, or a file can't.
     """
+    if isinstance(datamodule, AuxiliaryDataModule) and adapters is None:
+        return  # has checked itself
     if isinstance(datamodule, AuxiliaryDataModule):
         msg = (
             f"`adapters` is {adapters!r}, but an AuxiliaryDataModule is there to train new ones. Set `adapters` to "
             "None to train, or give the target data module alone to test."
         )
         raise ValueError(msg)
-    check_test_masks(datamodule)
+    check_datamodule(datamodule)
 
 
 def categories_to_train_on(datamodule: object) -> list[str]:

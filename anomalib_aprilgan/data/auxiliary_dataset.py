@@ -5,20 +5,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from anomalib.data import AnomalibDataset, ImageBatch, ImageItem
-from anomalib.data.utils import LabelName, read_mask
+from anomalib.data.utils import LabelName
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.tv_tensors import Image, Mask
 
 from anomalib_aprilgan.data.images import read_image
-from anomalib_aprilgan.data.masks import check_files
+from anomalib_aprilgan.data.masks import check_files, mask_column, mask_files, read_masks
 from anomalib_aprilgan.data.mosaic import mosaic
 
 
@@ -101,7 +100,7 @@ class AuxiliaryDataset(AnomalibDataset):
         image = read_image(row.image_path)
         if row.label_index == LabelName.NORMAL:
             return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
-        return image, torch.as_tensor(read_mask(row.mask_path, as_tensor=True))
+        return image, read_masks(row.mask_path)
 
     @property
     def collate_fn(self) -> Callable:
@@ -160,8 +159,7 @@ class ResumableLoader(DataLoader):
 
 def _check_masks(samples: pd.DataFrame) -> None:
     defective = samples[samples.label_index == LabelName.ABNORMAL]
-    masks = defective.mask_path if "mask_path" in samples else pd.Series("", index=defective.index)
-    missing = defective[~masks.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)]
+    missing = defective[~mask_column(defective).map(mask_files).astype(bool)]
     if len(missing) or not len(defective):
         what = (
             f"{len(missing)} defective images have none, such as {missing.image_path.iloc[0]}"

@@ -171,6 +171,16 @@ def check_image(path: str | Path) -> tuple[int, int]:
         return image.size[::-1] if orientation(image) in ON_ITS_SIDE else image.size
 
 
+def check_header(path: str | Path) -> None:
+    """Check that ``read_rgb`` will read a file, as far as it can be told without decoding it.
+
+    Raises:
+        ValueError: As ``read_rgb``.
+    """
+    with open_image(path) as image:
+        _check_depth(image)
+
+
 def check_mask(path: str | Path) -> tuple[int, int]:
     """Width and height of a mask, whose values are only compared with 0, so that all depths are allowed.
 
@@ -225,13 +235,6 @@ def unreadable(paths: Iterable[str | Path]) -> dict[Path, str]:
     files = [Path(path) for path in paths]
     with ThreadPoolExecutor() as pool:  # decoders release the interpreter's lock
         return {path: why for path, why in zip(files, pool.map(reason, files), strict=True) if why is not None}
-
-
-def is_hidden(path: str | Path, root: str | Path) -> bool:
-    """Whether a file, or a folder between it and ``root``, is one that Jupyter, macOS or an editor keeps for itself."""
-    path, root = Path(path).absolute(), Path(root).absolute()
-    parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-2:]
-    return any(part.startswith(".") or part in {"__MACOSX", "__pycache__"} or part.endswith("~") for part in parts)
 
 
 def readable(paths: Iterable[str | Path]) -> list[Path]:

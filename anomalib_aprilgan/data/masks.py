@@ -1,52 +1,82 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether masks belong to their images, in training and in tests."""
+"""The masks of a data set, and whether they and its images can be used, in training and in tests."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from anomalib.data.utils import LabelName
+import torch
+from anomalib.data.utils import LabelName, read_mask
+from torch import Tensor
 
-from anomalib_aprilgan.data.images import check_image, check_mask
+from anomalib_aprilgan.data.images import check_header, check_image, check_mask
+from anomalib_aprilgan.data.listing import NAMED_FILES, leave_hidden_out_of
 
 logger = logging.getLogger(__name__)
 
-NAMED_FILES = 5
+
+def mask_files(value: Any) -> list[str]:
+    """The files of an image's mask as a table of samples has them: one, several (MVTec LOCO), or none."""
+    paths = value if isinstance(value, list | tuple) else [value]
+    return [str(path) for path in paths if isinstance(path, str | Path) and str(path) and Path(path).exists()]
 
 
-def check_test_masks(datamodule: Any) -> None:
-    """Check the masks of a data module's validation and test images; those without a mask are not looked at.
+def read_masks(value: Any) -> Tensor:
+    """The mask (H, W), 1 where one of the files of an image's mask is not 0."""
+    masks = [torch.as_tensor(read_mask(path, as_tensor=True)) for path in mask_files(value)]
+    return torch.stack(masks).amax(dim=0)
+
+
+def check_datamodule(datamodule: Any) -> None:
+    """Leave hidden files out of a data module that is set up, and check what it validates and tests on.
 
     Raises:
-        ValueError: If a file can't be read, or a mask has other sides than its image.
+        ValueError: As ``check_test_files``.
     """
-    tables = [getattr(getattr(datamodule, name, None), "samples", None) for name in ("val_data", "test_data")]
-    tables = [table for table in tables if table is not None and "mask_path" in table]
-    if not tables:
-        return
-    samples = pd.concat(tables).drop_duplicates("image_path")
-    has_mask = samples.mask_path.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)
-    check_files(samples[has_mask & (samples.label_index == LabelName.ABNORMAL)], "test")
+    leave_hidden_out_of(datamodule)
+    check_test_files([getattr(datamodule, f"{name}_data", None) for name in ("val", "test")])
 
 
-def check_files(samples: pd.DataFrame, use: str) -> None:
+def check_test_files(datasets: Sequence[Any]) -> None:
+    """Check the images to validate and test on, and the masks of those that have one.
+
+    Raises:
+        ValueError: If a file can't be read or would be misread, or a mask has other sides than its image.
+    """
+    tables = [getattr(dataset, "samples", None) for dataset in datasets]
+    tables = [table for table in tables if isinstance(table, pd.DataFrame) and "label_index" in table]
+    if tables:
+        samples = pd.concat(tables).drop_duplicates("image_path")
+        masked = (samples.label_index == LabelName.ABNORMAL) & mask_column(samples).map(mask_files).astype(bool)
+        check_files(samples[masked], "test")
+        check_files(samples[~masked], "test", _header_problem)
+
+
+def mask_column(samples: pd.DataFrame) -> pd.Series:
+    """The masks of a table of samples; empty if it has none."""
+    return samples.mask_path if "mask_path" in samples else pd.Series("", index=samples.index)
+
+
+def check_files(samples: pd.DataFrame, use: str, problem: Callable[[Any], str | None] | None = None) -> None:
     """Decode all images and masks, and warn of masks that lost information.
 
     Args:
         samples: anomalib's table of samples, in which every abnormal image has a mask.
         use: What the images are for, in a word.
+        problem: What is wrong with the files of a sample; None: nothing. Default: decodes them.
 
     Raises:
         ValueError: If some can't be read, or a mask has other sides than its image.
     """
     with ThreadPoolExecutor() as pool:
-        problems = [each for each in pool.map(_problem, samples.itertuples()) if each is not None]
+        problems = [each for each in pool.map(problem or _problem, samples.itertuples()) if each is not None]
     if problems:
         more = f" And {len(problems) - NAMED_FILES} more." if len(problems) > NAMED_FILES else ""
         msg = (
@@ -55,8 +85,8 @@ def check_files(samples: pd.DataFrame, use: str) -> None:
             + more
         )
         raise ValueError(msg)
-    masks = samples.mask_path[samples.label_index == LabelName.ABNORMAL]
-    lossy = [path for path in masks if Path(path).suffix.lower() in {".jpg", ".jpeg"}]
+    masks = mask_column(samples)[samples.label_index == LabelName.ABNORMAL]
+    lossy = [path for value in masks for path in mask_files(value) if Path(path).suffix.lower() in {".jpg", ".jpeg"}]
     if lossy:
         logger.warning(
             "%d masks are JPEG files, such as %s: every pixel that is not 0 counts as a defect, also the noise that "
@@ -66,16 +96,28 @@ def check_files(samples: pd.DataFrame, use: str) -> None:
         )
 
 
+def _header_problem(row: Any) -> str | None:
+    """What is wrong with an image, as far as it can be told without decoding it."""
+    try:
+        check_header(row.image_path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _problem(row: Any) -> str | None:
     """What is wrong with the files of a sample, in words, or None."""
     try:
         width, height = check_image(row.image_path)
-        if row.label_index == LabelName.NORMAL:
-            return None
-        mask_width, mask_height = check_mask(row.mask_path)
+        masks = (
+            {}
+            if row.label_index == LabelName.NORMAL
+            else {path: check_mask(path) for path in mask_files(row.mask_path)}
+        )
     except ValueError as error:
         return str(error)
-    if abs(width * mask_height - height * mask_width) > max(width, height):  # more than rounding to whole pixels
-        sides = f"{mask_width} x {mask_height} pixels, the image {width} x {height}"
-        return f"The mask {row.mask_path} is not of the shape of {row.image_path}: it has {sides}."
+    for path, (mask_width, mask_height) in masks.items():
+        if abs(width * mask_height - height * mask_width) > max(width, height):  # more than rounding to whole pixels
+            sides = f"{mask_width} x {mask_height} pixels, the image {width} x {height}"
+            return f"The mask {path} is not of the shape of {row.image_path}: it has {sides}."
     return None

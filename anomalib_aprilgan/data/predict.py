@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from anomalib.data import ImageItem, PredictDataset
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import Image
 
-from anomalib_aprilgan.compat.anomalib import change_class, common_folder
-from anomalib_aprilgan.data.images import decode, is_hidden, readable, scaled_by_anomalib
+from anomalib_aprilgan.compat.anomalib import change_class
+from anomalib_aprilgan.data.images import decode, readable, scaled_by_anomalib
 
 
 class ImagesToPredict(PredictDataset):
@@ -30,7 +32,7 @@ class ImagesToPredict(PredictDataset):
         """The image with its path."""
         path = str(self.image_filenames[index])
         image, misread = decode(path)
-        if self.thumbnail_size is not None:
+        if self.thumbnail_size is not None and get_worker_info() is None:
             self.thumbnails[path] = resize(image, self.thumbnail_size, antialias=True)
         image = Image(image if misread else scaled_by_anomalib(image))
         return ImageItem(image=self.transform(image) if self.transform else image, image_path=path)
@@ -43,17 +45,17 @@ def path_datasets(trainer: Trainer) -> dict[int, Any]:
     return {number: dataset for number, dataset in enumerate(datasets) if isinstance(dataset, PredictDataset)}
 
 
-def leave_out_unreadable(trainer: Trainer) -> None:
+def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
     """Leave out files that can't be read as images, so that none of them stops the prediction; log their names.
+
+    The others are read by us.
 
     Raises:
         ValueError: If no image is left.
     """
-    loaders: Any = trainer.predict_dataloaders
-    for number, dataset in path_datasets(trainer).items():
-        root = common_folder(dataset.image_filenames)
-        visible = [path for path in dataset.image_filenames if not is_hidden(path, root)]
-        dataset.image_filenames = readable(visible or dataset.image_filenames)
-        if loaders[number].num_workers == 0:  # else other processes have copies of the data set already
+    datasets: list[Any] = [loader.dataset for loader in loaders]
+    for dataset in datasets:
+        if isinstance(dataset, PredictDataset):
+            dataset.image_filenames = readable(dataset.image_filenames)
             change_class(dataset, ImagesToPredict)
             dataset.thumbnails = {}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,23 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName, get_image_filenames
+from anomalib.data.utils import LabelName
 from anomalib.data.utils.download import generate_hash
 from torch import Tensor
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.data.augmentations import augmentations
-from anomalib_aprilgan.data.images import is_hidden, read_rgb
+from anomalib_aprilgan.data.images import check_header, read_rgb
+from anomalib_aprilgan.data.listing import NAMED_FILES, image_files, is_hidden
 from anomalib_aprilgan.target import RUN, References, TargetRequest
+
+# Words in the names of folders. A folder beside one of normal images holds others, whatever its name is.
+NORMAL = re.compile(r"(?<![a-z])(good|normal|ok|train)(?![a-z])")
+OTHER = re.compile(
+    r"(?<![a-z])(abnormal|anomal(y|ies|ous)|bad|broken|cracks?|damaged?|defect(s|ive)?|faulty|g(round)?_?t(ruth)?|ko|"
+    r"labels?|masks?|n(o|ot|on)?[ _-]?(g|good|normal|ok)|rejects?|scrap|scratch(es)?|segmentation)(?![a-z])"
+)
+MASK_ENDING = re.compile(r"[_-](mask|label|gt)$", re.IGNORECASE)
 
 
 def resolve_references(
@@ -162,20 +172,34 @@ def folder_images(folder: str | Path) -> list[str]:
     """Paths of all images in and below a folder, or of the one image.
 
     Raises:
-        ValueError: If there is no such folder or no image in it.
+        ValueError: If there is no such folder, no image in it, or folders of other than normal images in it.
     """
-    if not Path(folder).exists():
-        msg = f"`few_shot_source` {str(folder)!r} does not exist. Give a folder or a list of normal images."
-        raise ValueError(msg)
     try:
-        images = [path for path in get_image_filenames(folder) if not is_hidden(path, folder)]
-    except ValueError as error:
-        msg = f"`few_shot_source` {str(folder)!r} holds no images: {error}"
+        images = image_files(folder)
+    except (FileNotFoundError, ValueError) as error:
+        msg = f"`few_shot_source` {str(folder)!r} holds no images: {error} Give a folder or a list of normal images."
         raise ValueError(msg) from error
-    if not images:
-        msg = f"`few_shot_source` {str(folder)!r} holds no images but hidden ones."
+    others = _defects_and_masks(images, Path(folder).resolve())
+    if others:
+        msg = (
+            f"`few_shot_source` {str(folder)!r} seems to hold defects or masks: {', '.join(others[:NAMED_FILES])}. "
+            "Give the folder in it that holds the normal images alone, or a list of normal images."
+        )
         raise ValueError(msg)
     return [str(path) for path in images]
+
+
+def _defects_and_masks(images: Sequence[Path], root: Path) -> list[str]:
+    """The folders below ``root`` that may hold other than normal images, by their names; masks beside their images."""
+    below = [path.parent.relative_to(root) for path in images if path.is_relative_to(root)]
+    folders = {Path(*folder.parts[: depth + 1]) for folder in below for depth in range(len(folder.parts))}
+    told = {folder for folder in folders if OTHER.search(folder.name.lower())}
+    normal = {folder for folder in folders - told if NORMAL.search(folder.name.lower())}
+    beside = {folder.parent for folder in normal}
+    others = told | {folder for folder in folders - normal if folder.parent in beside}
+    stems = {str(path.with_suffix("")) for path in images}
+    masks = [stem for stem in stems if MASK_ENDING.search(stem) and MASK_ENDING.sub("", stem) in stems]
+    return [*map(str, sorted(others)), *sorted(Path(stem).name for stem in masks)]
 
 
 def read_references(paths: Sequence[str | Path], transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -200,13 +224,15 @@ def contents(paths: Sequence[str | Path]) -> list[str]:
     """The hashes of the files, equal for copies of one image under several names.
 
     Raises:
-        ValueError: If a file can't be read.
+        ValueError: If a file can't be read as an image.
     """
-    try:
-        return [generate_hash(Path(path)) for path in paths]
-    except OSError as error:
-        msg = f"The reference image {error.filename!r} can't be read: {error.strerror}. Correct `few_shot_source`."
-        raise ValueError(msg) from error
+    for path in dict.fromkeys(paths):
+        try:
+            check_header(path)  # a pipe would never end
+        except ValueError as error:
+            msg = f"The reference image {error} Correct `few_shot_source`."
+            raise ValueError(msg) from error
+    return [generate_hash(Path(path)) for path in paths]
 
 
 def read_augmentations(path: str | Path, transform: Callable[[Tensor], Tensor]) -> Tensor:

@@ -9,15 +9,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import anomalib.metrics
+import pandas as pd
 import pytest
 import torch
-from anomalib.data import ImageBatch, PredictDataset, Visa
+from anomalib.data import ImageBatch, MVTecLOCO, PredictDataset, Visa
 from anomalib.data.utils import read_image
 from anomalib.utils.path import generate_output_filename
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 from torchvision.tv_tensors import Mask
 
+from anomalib_aprilgan import AuxiliaryDataModule
+from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
 from anomalib_aprilgan.compat import anomalib as compat
 from anomalib_aprilgan.data.images import read_if_misread, read_rgb
 from anomalib_aprilgan.plugin import repair_benchmark
@@ -142,3 +145,37 @@ def test_a_benchmark_of_runs_with_different_metrics_makes_a_table() -> None:
     for results in (runs, runs[::-1]):
         assert job.BenchmarkJob.collect(results).to_dict("list")["seed"] == [run["seed"] for run in results]
     assert job.BenchmarkJob.collect(runs).isna().sum().to_dict() == {"seed": 0, "image_AUROC": 0, "pixel_AUROC": 1}
+
+
+def loco(root: Path) -> MVTecLOCO:
+    """A category whose defects have two masks each."""
+    for part in ("train/good", "validation/good", "test/good", "test/logical_anomalies"):
+        (root / "pushpins" / part).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(root / "pushpins" / part / "000.png")
+    masks = root / "pushpins" / "ground_truth" / "logical_anomalies" / "000"
+    masks.mkdir(parents=True)
+    for number in range(2):
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (10 * number, 0, 10 * number + 5, 32))
+        mask.save(masks / f"{number:03d}.png")
+    return MVTecLOCO(root, "pushpins", num_workers=0)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The 'future.infer_string' option is deprecated"
+)  # pandas 3 warns, pandas 2 does not
+def test_all_masks_of_an_image_of_mvtec_loco_count(tmp_path: Path) -> None:
+    """With pandas 3's strings, to which pyproject.toml holds us below, anomalib's own class fails."""
+    data = loco(tmp_path)
+    with pd.option_context("future.infer_string", True), pytest.raises((TypeError, ValueError)):
+        data.setup()
+    with pd.option_context("future.infer_string", False):
+        training = AuxiliaryDataModule(data, num_workers=0, mosaic_probability=0)
+        training.setup("fit")
+        (mask,) = [item.gt_mask for item in training.train_data if item.gt_label]
+        assert mask.sum() == 2 * 5 * 32
+        data.setup()
+        path = data.test_data.samples.image_path[data.test_data.samples.label_index == 1].item()
+        truth = read_ground_truth(data, [path], 32)
+        assert truth.masks is not None
+        assert truth.masks.sum() == 2 * 5 * 32

@@ -15,7 +15,7 @@ from torchvision.tv_tensors import Mask
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, fixed_point_weights
-from conftest import GOLDEN
+from conftest import GOLDEN, resize_pil
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_images_equal_pillows(pre_processor: AprilGanPreProcessor, shape: tuple[
     levels = np.asarray(Image.open(GOLDEN / "dataset" / "fabric" / "train" / "good" / "000.png"))[
         : shape[0], : shape[1]
     ]
-    resized = np.asarray(Image.fromarray(levels).resize((70, 70), Image.Resampling.BICUBIC)) / 255
+    resized = np.asarray(resize_pil(Image.fromarray(levels), 70, Image.Resampling.BICUBIC)) / 255
     expected = (resized - IMAGE_MEAN) / IMAGE_STD
     actual = pre_processor.transform(ImageTensor(torch.from_numpy(levels.copy()).permute(2, 0, 1) / 255))
     difference = np.abs(actual.permute(1, 2, 0).numpy() - expected)
@@ -36,10 +36,21 @@ def test_images_equal_pillows(pre_processor: AprilGanPreProcessor, shape: tuple[
     assert difference.mean() < 1e-3
 
 
+@pytest.mark.parametrize("shape", [(300, 40), (33, 700)])
+def test_rows_are_resized_before_columns(pre_processor: AprilGanPreProcessor, shape: tuple[int, int]) -> None:
+    """The other order differs by 6 levels, in a quarter of the pixels, where an image grows and shrinks at once."""
+    levels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = np.asarray(resize_pil(Image.fromarray(levels), 70, Image.Resampling.BICUBIC)).astype(int)
+    actual = pre_processor.resize(ImageTensor(torch.from_numpy(levels).permute(2, 0, 1) / 255)).permute(1, 2, 0) * 255
+    difference = np.abs(actual.numpy() - expected)
+    assert difference.max() < 1.01
+    assert (difference > 0.5).mean() < 0.01
+
+
 def test_masks_equal_pillows_bilinear_majority(pre_processor: AprilGanPreProcessor) -> None:
     mask = np.zeros((112, 80), dtype=np.uint8)
     mask[20:47, 30:33] = 1
-    expected = np.asarray(Image.fromarray(mask * 255).resize((70, 70), Image.Resampling.BILINEAR)) / 255 > 0.5
+    expected = np.asarray(resize_pil(Image.fromarray(mask * 255), 70, Image.Resampling.BILINEAR)) / 255 > 0.5
     for masks in (Mask(torch.from_numpy(mask)), Mask(torch.from_numpy(mask).expand(2, -1, -1))):
         _, actual = pre_processor.transform(ImageTensor(torch.zeros(3, 112, 80)), masks)
         assert actual.dtype == masks.dtype
@@ -50,7 +61,7 @@ def test_masks_equal_pillows_bilinear_majority(pre_processor: AprilGanPreProcess
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("dataset/*/ground_truth/*/*.png")), ids=lambda path: path.stem)
 def test_golden_masks_equal_pillows(pre_processor: AprilGanPreProcessor, path: Path) -> None:
     mask = Image.open(path).convert("L")
-    expected = np.asarray(mask.resize((70, 70), Image.Resampling.BILINEAR)) / 255 > 0.5
+    expected = np.asarray(resize_pil(mask, 70, Image.Resampling.BILINEAR)) / 255 > 0.5
     source = Mask(torch.from_numpy((np.asarray(mask) > 0).astype(np.uint8)))
     _, actual = pre_processor.transform(ImageTensor(torch.zeros(3, *source.shape)), source)
     assert (actual.numpy() == expected).all()

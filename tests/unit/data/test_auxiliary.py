@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anomalib.data import Folder, MVTecAD
@@ -19,6 +20,7 @@ from torchvision.transforms.v2 import Compose, Resize
 from anomalib_aprilgan import AuxiliaryDataModule
 from anomalib_aprilgan.data import CategoryItem
 from anomalib_aprilgan.data.auxiliary import category_names
+from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset
 from conftest import GOLDEN
 
 DATASET = GOLDEN / "dataset"
@@ -241,3 +243,26 @@ def test_a_resumed_epoch_is_the_rest_of_it_and_the_next_one_whole() -> None:
     resumed.load_state_dict({"next_epoch": 0, "seen": 8})
     assert [path for paths, _ in batches(resumed) for path in paths] == whole[8:]
     assert [path for paths, _ in batches(resumed) for path in paths] == whole
+
+
+def test_several_masks_of_an_image_are_one(squares: Path, tmp_path: Path) -> None:
+    """MVTec LOCO's table has a list of masks for each image; its class fails with the strings of pandas 3."""
+    datamodule = mvtec(squares, "dark")
+    datamodule.setup()
+    rows = datamodule.test_data.samples.assign(category="dark")
+    masks, expected = [], {}
+    for row in rows.itertuples():
+        files = [tmp_path / f"{row.Index}_{number}.png" for number in range(2)]
+        if row.label_index:
+            whole = np.asarray(Image.open(row.mask_path))
+            for number, file in enumerate(files):
+                half = whole.copy()
+                half[:, (slice(24), slice(24, None))[number]] = 0
+                Image.fromarray(half).save(file)
+            expected[row.image_path] = whole > 0
+        masks.append(list(map(str, files)) if row.label_index else "")
+    dataset = AuxiliaryDataset(rows.assign(mask_path=pd.Series(masks, dtype=object)), mosaic_probability=0)
+    dataset.check_files()
+    found = {item.image_path: item.gt_mask.numpy() > 0 for item in dataset if item.gt_label}
+    assert found.keys() == expected.keys()
+    assert all((found[path] == expected[path]).all() for path in found)

@@ -18,7 +18,6 @@ from anomalib_aprilgan.data.images import (
     check_image,
     check_mask,
     decode,
-    is_hidden,
     read_if_misread,
     read_rgb,
     readable,
@@ -166,20 +165,3 @@ def test_bad_files_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCapt
 def test_nothing_but_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"None of the files to be inspected is an image: .*empty\.png"):
         readable([write_bad(tmp_path)["empty"]])
-
-
-@pytest.mark.parametrize(
-    ("path", "hidden"),
-    [
-        ("root/good/1.png", False),
-        ("root/.ipynb_checkpoints/1-checkpoint.png", True),
-        ("root/good/._1.png", True),
-        ("root/__MACOSX/good/1.png", True),
-        ("root/good/1.png~", True),
-    ],
-)
-@pytest.mark.parametrize("above", [".", ".cache"])
-def test_files_that_others_keep_are_hidden_wherever_the_root_lies(
-    tmp_path: Path, path: str, hidden: bool, above: str
-) -> None:
-    assert is_hidden(tmp_path / above / path, tmp_path / above / "root") == hidden
