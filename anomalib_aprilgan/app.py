@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import signal
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.data import ImageItem, InferenceBatch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.tv_tensors import Image as ImageTensor
 
 from anomalib_aprilgan.components.calibration import held_out_scores
@@ -30,6 +37,10 @@ if TYPE_CHECKING:
 MAX_FILE_SIZE = "20mb"
 MAX_PIXELS = 50_000_000
 MAX_REFERENCES = 16
+# Pixels of the longer side of images; larger ones are resized first. And Pillow's modes for which.
+MAX_SIDE, EIGHT_BITS = 2048, ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+# Seconds between looks for files of visitors, and until they are deleted: a visitor may inspect the same again.
+DELETE_EVERY, KEEP = 60, 600
 
 
 class Inspector:
@@ -47,6 +58,8 @@ class Inspector:
         self.module = module.to("cuda" if torch.cuda.is_available() else "cpu")
         self.module.load_adapters()
         self.visualizer = AprilGanVisualizer()
+        self.max_side = max(MAX_SIDE, 2 * image_size)
+        self._lock = Lock()  # an image alone keeps all cores busy, and several would add up their memory
 
     @torch.no_grad()
     def inspect(
@@ -64,15 +77,21 @@ class Inspector:
         Raises:
             ValueError: If a file is no image or too large, there are too many references or no class name.
         """
-        request = TargetRequest(class_name, len(references), [str(path) for path in references])
+        request = TargetRequest(class_name, len(references), list(references))
         if request.k_shot > MAX_REFERENCES:
             msg = f"Give at most {MAX_REFERENCES} reference images, not {request.k_shot}."
             raise ValueError(msg)
         for path in (image, *references):
             check_file(path)
-        item: Any = self._predict(image, self._make_target(class_name, request))
-        text = f"{'abnormal' if item.pred_label else 'normal'}: score {float(item.pred_score):.3f}, threshold 0.5"
-        return self.visualizer.visualization(item, class_name), text
+        with self._lock, TemporaryDirectory() as folder:
+            small, *others = [
+                small_copy(path, Path(folder) / str(number), self.max_side)
+                for number, path in enumerate((image, *references))
+            ]
+            request = replace(request, source=others)
+            item: Any = self._predict(small, self._make_target(class_name, request))
+            text = f"{'abnormal' if item.pred_label else 'normal'}: score {float(item.pred_score):.3f}, threshold 0.5"
+            return self.visualizer.visualization(item, class_name), text
 
     def _make_target(self, class_name: str, request: TargetRequest) -> Target:
         references = resolve_references(request, None)
@@ -112,6 +131,32 @@ def check_file(path: str | Path) -> None:
         raise ValueError(msg)
 
 
+def small_copy(path: str | Path, folder: Path, side: int) -> str:
+    """Path of the file, or of a smaller copy: 49 million pixels in float32, several times, take 5 GB.
+
+    Args:
+        path: Image file. One that has not 8 bits per channel, or several pages, is left as it is.
+        folder: Of the copy, to be made; the copy has the file's name.
+        side: Pixels that the copy's longer side has and the file's exceeds.
+
+    Raises:
+        ValueError: If the file can't be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            if max(image.size) <= side or image.mode not in EIGHT_BITS or getattr(image, "n_frames", 1) > 1:
+                return str(path)
+            ImageOps.exif_transpose(image, in_place=True)
+            copy = image.convert("RGB")
+        copy.thumbnail((side, side), Image.Resampling.BICUBIC)
+        folder.mkdir()
+        copy.save(folder / Path(path).name, format="PNG")
+        return str(folder / Path(path).name)
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        msg = f"{Path(path).name} can't be read as an image: {error}"
+        raise ValueError(msg) from error
+
+
 def build_page(inspector: Inspector) -> Blocks:
     """The page, not served yet.
 
@@ -121,6 +166,9 @@ def build_page(inspector: Inspector) -> Blocks:
     require("gradio", "demo")
     # Read when gradio is imported: the page must work, and stay silent, without a network.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # What visitors send and get lies where only this user can read it, and is deleted.
+    os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="aprilgan-")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     import gradio  # noqa: PLC0415
 
     def inspect(image: str | None, class_name: str, references: list[str] | None) -> tuple[Image.Image, str]:
@@ -132,7 +180,7 @@ def build_page(inspector: Inspector) -> Blocks:
         except ValueError as error:
             raise gradio.Error(str(error)) from error
 
-    with gradio.Blocks(title="APRIL-GAN", analytics_enabled=False) as page:
+    with gradio.Blocks(title="APRIL-GAN", analytics_enabled=False, delete_cache=(DELETE_EVERY, KEEP)) as page:
         gradio.Markdown("# APRIL-GAN\nDrop an image and type what it shows. Images of flawless parts sharpen the map.")
         with gradio.Row():
             with gradio.Column(scale=1):
@@ -156,9 +204,10 @@ def build_page(inspector: Inspector) -> Blocks:
 
 
 def serve(page: Blocks, host: str, port: int) -> None:
-    """Serve the page until the process is stopped."""
+    """Serve the page until the process is stopped, which deletes what visitors sent."""
     import gradio  # noqa: PLC0415
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # The default theme asks a font server.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     page.launch(

@@ -222,7 +222,9 @@ def demo(
     host: str = "127.0.0.1",
     port: int = 7860,
 ) -> None:
-    """Open a page in the browser to try the model on own images. It stores nothing; only this machine can open it.
+    """Open a page in the browser to try the model on own images, which only this machine can open.
+
+    What it is sent is deleted ten minutes later, and when it stops.
 
     Args:
         backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo".

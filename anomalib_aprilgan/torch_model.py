@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan import maps
 from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
+from anomalib_aprilgan.clip.cost import warn_of_slow_search
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
 from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
@@ -83,8 +84,6 @@ class AprilGanModel(nn.Module):
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
 
-    # --- the target ---
-
     def setup(self, class_name: str, reference_images: Tensor | None = None) -> None:
         """Set the model's own target; may be called again, which replaces it.
 
@@ -122,6 +121,7 @@ class AprilGanModel(nn.Module):
         # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
+        warn_of_slow_search(self.encoder, stages, self.coreset_sampling_ratio)
         return make_banks(stages, self.memory.dtype)
 
     @property

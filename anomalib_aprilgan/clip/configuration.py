@@ -20,6 +20,8 @@ LOCAL, CONFIG_FILE = "local-dir:", "open_clip_config.json"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
+# Of the stages of a CNN that are tapped. A finer one has 4 times the tokens, and memory banks 16 times the cost.
+STRIDES = (4, 8, 16, 32)
 # A small CLIP for demonstrations, which open_clip does not know; trained by tools/train_demo_clip.
 DEMO = "demo"
 DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
@@ -102,19 +104,32 @@ def _read_preprocessing(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg", {})
 
 
-def checked_layers(layers: Sequence[int] | None, depth: int, backbone: str) -> list[int]:
+def default_layers(strides: Sequence[int]) -> list[int]:
+    """Return the numbers of the layers to tap: the last of each stride from 4 to 32, or the ends of four equal parts.
+
+    Args:
+        strides: Pixels per token of each layer. Those of a ViT are all the same.
+    """
+    last = {stride: number for number, stride in enumerate(strides, start=1) if stride in STRIDES}
+    if len(set(strides)) > 1 and last:
+        return sorted(last.values())
+    return sorted({max(1, len(strides) * stage // N_STAGES) for stage in range(1, N_STAGES + 1)})
+
+
+def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbone: str) -> list[int]:
     """Return the numbers of the tapped layers.
 
     Args:
-        layers: 1-based numbers, rising; None: the ends of four equal parts.
-        depth: Number of layers of the image tower.
+        layers: 1-based numbers, rising; None: ``default_layers``.
+        strides: Pixels per token of each layer of the image tower.
         backbone: Its name, for messages.
 
     Raises:
         ValueError: If a layer does not exist or the numbers do not rise.
     """
+    depth = len(strides)
     if layers is None:
-        return sorted({max(1, depth * stage // N_STAGES) for stage in range(1, N_STAGES + 1)})
+        return default_layers(strides)
     layers = list(layers)
     if not layers or layers != sorted(set(layers)) or not 1 <= layers[0] <= layers[-1] <= depth:
         msg = f"`layers` {layers} of {backbone!r}: expected different, rising numbers from 1 to {depth} (1-based)."

@@ -36,7 +36,8 @@ class ClipEncoder(nn.Module):
             weights of the backbone "demo", or None for random weights, which are the same every time, so that a
             checkpoint without them can be loaded again.
         image_size: Height and width of the images in pixels.
-        layers: 1-based numbers of the tapped layers (blocks of a ViT, stages of a CNN). None: four equal stages.
+        layers: 1-based numbers of the tapped layers (blocks of a ViT, stages of a CNN). None: four equal stages; those
+            of a CNN have 4, 8, 16 and 32 pixels per token.
         quick_gelu: Use the sigmoid approximation of GELU. Differs: OpenAI's weights were trained with it, but the
             authors' implementation runs them with plain GELU at sizes other than the native one.
 
@@ -63,7 +64,7 @@ class ClipEncoder(nn.Module):
             self.clip = build_clip(config, image_size, quick_gelu)
         use_fused_attention(self.clip.visual)
         tower = tower_of(self.clip.visual)
-        self.layers = checked_layers(layers, tower.depth, backbone)
+        self.layers = checked_layers(layers, tower.strides, backbone)
         if misfit := tower.misfit(image_size):
             msg = f"`image_size` {image_size} {misfit} (`backbone` {backbone!r})."
             raise ValueError(msg)

@@ -25,9 +25,9 @@ class ViT:
     visual: Any
 
     @property
-    def depth(self) -> int:
-        """Number of layers that can be tapped."""
-        return len(self.visual.transformer.resblocks)
+    def strides(self) -> list[int]:
+        """Pixels per token of each layer that can be tapped."""
+        return [self.visual.patch_size[0]] * len(self.visual.transformer.resblocks)
 
     def width(self, layer: int) -> int:
         """Return the number of channels D of a layer (1-based): the same for all."""
@@ -58,9 +58,9 @@ class ResNet:
     visual: Any
 
     @property
-    def depth(self) -> int:
-        """Number of layers that can be tapped."""
-        return 4
+    def strides(self) -> list[int]:
+        """Pixels per token of each layer that can be tapped."""
+        return [4, 8, 16, 32]
 
     def width(self, layer: int) -> int:
         """Return the number of channels D of a layer (1-based)."""
@@ -77,7 +77,7 @@ class ResNet:
         """Return the embedding (B, E), and each tapped layer's feature map, row by row (B, N, D)."""
         x = self.visual.stem(images)
         stages = []
-        for number in range(1, self.depth + 1):
+        for number in range(1, len(self.strides) + 1):
             x = self._stage(number)(x)
             if number in layers:
                 stages.append(_tokens(x))
@@ -94,9 +94,9 @@ class Timm:
     visual: Any
 
     @property
-    def depth(self) -> int:
-        """Number of layers that can be tapped."""
-        return len(self.visual.trunk.feature_info)
+    def strides(self) -> list[int]:
+        """Pixels per token of each layer that can be tapped."""
+        return [layer["reduction"] for layer in self.visual.trunk.feature_info]
 
     def width(self, layer: int) -> int:
         """Return the number of channels D of a layer (1-based)."""

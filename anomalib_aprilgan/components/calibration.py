@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -59,8 +60,10 @@ class ValidationScores(Metric):
 
 def held_out_scores(
     model: AprilGanModel, target: Target, transform: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Image scores (M,) and map maxima (M,) of the references' augmentations, each compared with the other references.
+) -> tuple[Tensor, Tensor, int]:
+    """Image scores (M,) and map maxima (M,) of the references' augmentations, and the number of different references.
+
+    Each is compared with the other references.
 
     Copies of one image, which a draw with replacement may give, are held out together.
 
@@ -78,7 +81,7 @@ def held_out_scores(
         logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
     parts = [_scores_without(model, target, files, file, transform) for file in dict.fromkeys(files)]
     text, maxima = (torch.cat(part) for part in zip(*parts, strict=True))
-    return model.image_score(text, maxima, target), maxima
+    return model.image_score(text, maxima, target), maxima, len(parts)
 
 
 def _scores_without(
@@ -108,3 +111,41 @@ def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) 
     """
     flagged = int(false_positive_rate * len(scores))
     return scores.sort(descending=True).values[flagged] + margin
+
+
+def log_normal_thresholds(
+    counts: tuple[int, int, int], false_positive_rate: float, thresholds: tuple[float, float], normalized: bool
+) -> None:
+    """Say what thresholds normal images gave, and warn if there are too few of them for the rate.
+
+    Args:
+        counts: Of different images, of scores, and of scores that are called abnormal.
+        false_positive_rate: Fraction in [0, 1).
+        thresholds: Of image scores and of anomaly maps, raw.
+        normalized: Whether results are normalised.
+    """
+    n_images, n_scores, n_flagged = counts
+    views = "" if n_scores == n_images else f"{n_images} references in {n_scores // n_images} augmented views each; "
+    logger.info(
+        "Thresholds from %d normal images, of which %d are called abnormal (%s`false_positive_rate` %g): image score "
+        "%.4f, anomaly map %.4f%s",
+        n_scores,
+        n_flagged,
+        views,
+        false_positive_rate,
+        *thresholds,
+        " (raw values; in normalised ones, such as those of predictions.csv, both are 0.5)" if normalized else "",
+    )
+    if n_images < (needed := images_needed(false_positive_rate)):
+        logger.warning(
+            "%d normal images are too few for a `false_positive_rate` of %g, which takes %d: more good parts than "
+            "that may be called abnormal.",
+            n_images,
+            false_positive_rate,
+            needed,
+        )
+
+
+def images_needed(false_positive_rate: float) -> int:
+    """The smallest number of images of which the rate is a whole image; 0 for the rate 0."""
+    return math.ceil(1 / false_positive_rate - 1e-9) if false_positive_rate else 0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anomalib_aprilgan.compat.lightning import unrepeated
 from anomalib_aprilgan.components.arguments import check_arguments
-from anomalib_aprilgan.components.calibration import normal_threshold
+from anomalib_aprilgan.components.calibration import log_normal_thresholds, normal_threshold
 from anomalib_aprilgan.maps import NARROW
 from anomalib_aprilgan.torch_model import AprilGanModel
 
@@ -101,7 +101,7 @@ class AprilGanPostProcessor(PostProcessor):
                 len(scores),
             )
         else:
-            self.calibrate_on_normal(scores, maxima, map_upper_bound)
+            self.calibrate_on_normal(scores, maxima, len(scores), map_upper_bound)
 
     def _calibrate_on_all(self, scores: Tensor, maxima: Tensor, label: Tensor | None) -> None:
         images: Any = SimpleNamespace(pred_score=scores, gt_label=label)
@@ -129,10 +129,16 @@ class AprilGanPostProcessor(PostProcessor):
                 low.fill_(0.0)
                 high.fill_(maximum)
 
-    def calibrate_on_normal(self, scores: Tensor, maxima: Tensor, map_upper_bound: float) -> None:
-        """Set thresholds from the image scores (M,) and map maxima (M,) of normal images.
+    def calibrate_on_normal(self, scores: Tensor, maxima: Tensor, n_images: int, map_upper_bound: float) -> None:
+        """Set thresholds from normal images alone.
 
         Ranges are the theoretical ones: normal images do not tell how far defects reach.
+
+        Args:
+            scores: Image scores (M,).
+            maxima: Of the anomaly maps, (M,).
+            n_images: Number of the images, of which there may be several augmentations.
+            map_upper_bound: What no anomaly map exceeds.
         """
         self.assume_range(map_upper_bound)
         self.is_calibrated = True
@@ -140,14 +146,10 @@ class AprilGanPostProcessor(PostProcessor):
             return
         self._image_threshold.copy_(self._threshold_of_normal(scores, SCORE_MARGIN))
         self._pixel_threshold.copy_(self._threshold_of_normal(maxima, MAP_MARGIN))
-        logger.info(
-            "Thresholds from %d normal images, of which %d are called abnormal (`false_positive_rate` %g): image score "
-            "%.4f, anomaly map %.4f",
-            len(scores),
-            int((scores >= self._image_threshold).sum()),
-            self.false_positive_rate,
-            self._image_threshold,
-            self._pixel_threshold,
+        n_flagged = int((scores >= self._image_threshold).sum())
+        thresholds = (float(self._image_threshold), float(self._pixel_threshold))
+        log_normal_thresholds(
+            (n_images, len(scores), n_flagged), self.false_positive_rate, thresholds, self.enable_normalization
         )
 
     def _threshold_of_normal(self, values: Tensor, margin: float) -> Tensor:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,17 +18,15 @@ ANGLE = 3.0
 LIGHT = 0.1
 
 
-def augmentations(image: Tensor) -> list[Tensor]:
+def augmentations(image: Tensor) -> Iterator[Tensor]:
     """The image (3, H, W) in [0, 1] as it is, and three times as the next parts may lie and be lit.
 
     What comes into view at the borders is mirrored.
     """
+    yield image
     shift = round(SHIFT * min(image.shape[-2:]))
-    changed = [
-        (_move(image, angle, [offset, offset]) * light).clamp(0, 1)
-        for angle, offset, light in ((ANGLE, shift, 1.0), (-ANGLE, -shift, 1 - LIGHT), (0.0, 0, 1 + LIGHT))
-    ]
-    return [image, *changed]
+    for angle, offset, light in ((ANGLE, shift, 1.0), (-ANGLE, -shift, 1 - LIGHT), (0.0, 0, 1 + LIGHT)):
+        yield (_move(image, angle, [offset, offset]) * light).clamp(0, 1)
 
 
 def _move(image: Tensor, angle: float, translate: list[int]) -> Tensor:

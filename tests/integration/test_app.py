@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from PIL import Image
 from anomalib_aprilgan import AprilGan, app
 from anomalib_aprilgan.app import Inspector
 from anomalib_aprilgan.components import export
+from anomalib_aprilgan.data.images import read_rgb
 from conftest import GOLDEN
 
 BOLT = GOLDEN / "dataset" / "bolt"
@@ -69,6 +71,66 @@ def test_what_cannot_be_inspected_is_said(
         inspector.inspect(DEFECT, "bolt")
 
 
+def test_simultaneous_requests_get_the_answers_of_lone_ones(inspector: Inspector, tmp_path: Path) -> None:
+    """As by the endpoint without the queue: other class names, references and images, one of them broken."""
+    (tmp_path / "broken.png").write_bytes(DEFECT.read_bytes()[:2000])
+    requests = [(DEFECT, "bolt", REFERENCES), (DEFECT, "coin"), (REFERENCES[0], "nut", REFERENCES[1:])]
+    requests += [(DEFECT, "bolt", [REFERENCES[0], tmp_path / "broken.png"])]
+
+    def answer(request: tuple) -> tuple[str, bytes]:
+        try:
+            picture, text = inspector.inspect(*request)
+        except ValueError as error:
+            return str(error), b""
+        return text, picture.tobytes()
+
+    alone = [answer(request) for request in requests]
+    assert len({*alone}) == len(requests)
+    assert "broken.png" in alone[3][0]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(answer, requests * 2)) == alone * 2
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_images_are_resized_before_they_are_held(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    with Image.open(DEFECT) as image:
+        large, exif = image.convert("RGB").resize((900, 600)), image.getexif()
+    exif[0x0112] = orientation
+    sizes = []
+    for name, options in (("a.jpg", {"quality": 95}), ("a.tif", {})):
+        large.save(tmp_path / name, exif=exif, **options)
+        whole = inspector.inspect(tmp_path / name, "bolt", [tmp_path / name, REFERENCES[0]])
+        monkeypatch.setattr(inspector, "max_side", 450)
+        monkeypatch.setattr(app, "read_rgb", lambda path: sizes.append(read_rgb(path).shape) or read_rgb(path))
+        small = inspector.inspect(tmp_path / name, "bolt", [tmp_path / name, REFERENCES[0]])
+        assert sizes.pop() == ((3, 300, 450) if orientation == 1 else (3, 450, 300))
+        difference = np.abs(np.asarray(small[0], dtype=float) - np.asarray(whole[0], dtype=float))
+        assert difference.mean() < 3
+        assert float(small[1].split()[2].strip(",")) == pytest.approx(float(whole[1].split()[2].strip(",")), abs=0.02)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "pages"])
+def test_what_is_not_plain_8_bit_is_left_to_the_reader(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.tif"
+    page = Image.new("L" if mode == "pages" else mode, (90, 60))
+    page.save(path, **({"save_all": True, "append_images": [page]} if mode == "pages" else {}))
+    assert app.small_copy(path, tmp_path / "copy", 45) == str(path)
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_what_visitors_send_is_deleted(tmp_path: Path) -> None:
+    """In a process of its own: gradio leaves an event loop open."""
+    code = "from anomalib_aprilgan import app; print(app.build_page(None).delete_cache == (app.DELETE_EVERY, app.KEEP))"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1]), "TMPDIR": str(tmp_path)}
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "True\n"
+    assert list(tmp_path.glob("aprilgan-*")) == []
+
+
 def test_without_gradio_the_extra_is_named(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "find_spec", lambda _name: None)
     with pytest.raises(ModuleNotFoundError, match=r"'gradio' is not installed.*anomalib-aprilgan\[demo\]"):
@@ -95,7 +157,13 @@ def browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The served page's folder for temporary files."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> Iterator[str]:
     """Where ``aprilgan demo`` serves the page, with random weights."""
     tmp_path = tmp_path_factory.mktemp("page")
     with socket.socket() as free:
@@ -104,6 +172,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = ["--backbone=demo", "--pretrained=null", "--adapters=null", "--image_size=112", f"--port={port}"]
     command = [sys.executable, "-W", "ignore", "-c", "from anomalib_aprilgan.cli import main; main()", "demo", *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(app.__file__).parents[1]), "HOME": str(tmp_path)}
+    environment["TMPDIR"] = str(temporary)
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     try:
@@ -111,7 +180,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)
+    assert list(temporary.glob("aprilgan-*")) == []
 
 
 def wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
@@ -156,8 +226,11 @@ def requested(browser: Any) -> set[str]:
 
 
 @needs_gradio
-def test_large_uploads_are_refused(address: str) -> None:
+def test_large_uploads_are_refused(address: str, temporary: Path) -> None:
     assert upload(address, 1000) == 200
+    (folder,) = temporary.glob("aprilgan-*")
+    assert list(folder.rglob("*.png"))
+    assert folder.stat().st_mode & 0o077 == 0
     assert upload(address, 21 * 2**20) == 413
 
 

@@ -13,6 +13,7 @@ from conftest import TINY_CLIP
 TIMM = {
     # name: (image size, patch size or stride of the last stage, widths, pooling)
     "test_convnext": (64, 32, None, "avg"),
+    "resnet10t": (64, 32, [64, 128, 256, 512], "avg"),  # tapped from stride 4 on
     "eva02_tiny_patch14_224": (56, 14, [192] * 4, "token"),
     "test_vit": (64, 16, [64] * 4, "token"),
     "test_vit3": (64, 16, [96] * 4, "map"),  # attention pooling, as in SigLIP

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, clip_config, image_statistics
+from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, clip_config, default_layers, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.weights import WEIGHTS_FILES, find_weights
 from conftest import TINY_CLIP
@@ -46,6 +46,24 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str, message: 
 def test_layers_out_of_range(clip_folder: Path, layers: list[int]) -> None:
     with pytest.raises(ValueError, match=r"`layers` .* from 1 to 12 \(1-based\)"):
         tiny(clip_folder, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("strides", "layers"),
+    [
+        ([4, 8, 16, 32], [1, 2, 3, 4]),
+        ([2, 4, 8, 16, 32], [2, 3, 4, 5]),
+        ([4, 8, 16, 32, 64], [1, 2, 3, 4]),
+        ([2, 2, 4, 4, 8, 16, 16, 16, 32], [4, 5, 8, 9]),
+        ([8, 16], [1, 2]),
+        ([14] * 24, [6, 12, 18, 24]),
+        ([16] * 14, [3, 7, 10, 14]),
+        ([32] * 2, [1, 2]),
+        ([1, 2], [1, 2]),  # none of the strides: equal parts
+    ],
+)
+def test_default_layers(strides: list[int], layers: list[int]) -> None:
+    assert default_layers(strides) == layers
 
 
 def test_a_file_has_the_statistics_that_all_tags_of_its_architecture_share(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from anomalib.engine import Engine
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan import AprilGan, AprilGanPostProcessor
-from anomalib_aprilgan.components.calibration import normal_threshold
+from anomalib_aprilgan.components.calibration import log_normal_thresholds, normal_threshold
 from anomalib_aprilgan.components.post_processor import MAP_MARGIN, SCORE_MARGIN
 from anomalib_aprilgan.data.augmentations import augmentations
 from anomalib_aprilgan.data.images import read_rgb
@@ -95,6 +95,35 @@ def test_prediction_thresholds_equal_a_naive_leave_one_out(
     actual = (float(model.post_processor.image_threshold), float(model.post_processor.pixel_threshold))
     assert actual == pytest.approx(expected, abs=1e-5)
     assert f"Thresholds from 16 normal images, of which {int(16 * rate)} are called abnormal" in caplog.text
+    assert "(4 references in 4 augmented views each; `false_positive_rate`" in caplog.text
+    assert ("4 normal images are too few for a `false_positive_rate` of 0.01, which takes 100" in caplog.text) == (
+        rate == 0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "rate", "needed"),
+    [
+        ((2, 8, 0), 0.01, 100),
+        ((4, 16, 0), 0.3, None),
+        ((99, 99, 0), 0.01, 100),
+        ((100, 100, 1), 0.01, None),
+        ((3, 3, 0), 0.3, 4),
+        ((9, 9, 0), 0.1, 10),
+        ((2, 8, 0), 0.0, None),
+    ],
+)
+def test_too_few_images_for_a_rate(
+    caplog: pytest.LogCaptureFixture, counts: tuple[int, int, int], rate: float, needed: int | None
+) -> None:
+    with caplog.at_level(logging.INFO, "anomalib_aprilgan"):
+        log_normal_thresholds(counts, rate, (0.1967, 2.5), normalized=True)
+    first, *warnings = caplog.messages
+    assert (f"{counts[0]} references in 4 augmented views each" in first) == (counts[1] == 4 * counts[0])
+    assert "image score 0.1967, anomaly map 2.5000 (raw values; in normalised ones, such as those of predi" in first
+    assert [f"{counts[0]} normal images are too few" in each and f"takes {needed}:" in each for each in warnings] == (
+        [] if needed is None else [True]
+    )
 
 
 def test_copies_of_a_reference_are_held_out_together(make: Callable[..., AprilGan]) -> None:
