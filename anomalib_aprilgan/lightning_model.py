@@ -17,10 +17,11 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Transform
+from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.compat import tiles
 from anomalib_aprilgan.compat.anomalib import plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
@@ -213,6 +214,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         """Bring adapters and target in line with the arguments and the data, if they are not."""
         self.load_adapters()
         datamodule, model = current_datamodule(self), self.model
+        if datamodule is None and model.class_name is not None and tiles.are_given(self.trainer):
+            return  # only a tile's training knows the data module
         class_name = resolve_class_name(self.request, datamodule, model.class_name, model.target_origin)
         if model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name:
             return
@@ -254,7 +257,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     @property
     def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
-        return transform_of(self.pre_processor, self.model.image_size)
+        own = transform_of(self.pre_processor, self.model.image_size)
+        return Compose([*tiles.views(current_datamodule(self)), own])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""

@@ -31,8 +31,7 @@ def unrepeated(
     """
     if trainer is None:
         return batch
-    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+    loader = current_loader(trainer, dataloader_idx)
     sampler = loader.sampler
     if not isinstance(sampler, DistributedSampler):
         return batch
@@ -40,6 +39,14 @@ def unrepeated(
     if n_own >= len(batch):
         return batch
     return _first(batch, n_own) if n_own > 0 else None
+
+
+def current_loader(trainer: Trainer, dataloader_idx: int = 0) -> Any:
+    """A data loader of the validation, test or prediction at hand; None outside of these."""
+    kinds = {"testing": "test_dataloaders", "predicting": "predict_dataloaders"}
+    name = next((kinds[kind] for kind in kinds if getattr(trainer, kind)), "val_dataloaders")
+    loaders: Any = getattr(trainer, name)
+    return loaders[dataloader_idx] if isinstance(loaders, list) and loaders else loaders
 
 
 def _first(batch: ImageBatch, size: int) -> ImageBatch:

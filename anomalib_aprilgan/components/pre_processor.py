@@ -19,6 +19,7 @@ from torchvision.tv_tensors import Mask, wrap
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.compat.anomalib import restore_misread
+from anomalib_aprilgan.compat.tiles import reader
 from anomalib_aprilgan.data.images import read_rgb
 from anomalib_aprilgan.data.predict import ImagesToPredict, path_datasets
 
@@ -124,12 +125,12 @@ class AprilGanPreProcessor(PreProcessor):
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_rgb)
+        restore_misread(batch, reader(read_rgb, trainer))
         super().on_validation_batch_start(trainer, pl_module, batch, *args)
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_rgb)
+        restore_misread(batch, reader(read_rgb, trainer))
         super().on_test_batch_start(trainer, pl_module, batch, *args)
 
     def on_predict_batch_start(
@@ -137,7 +138,7 @@ class AprilGanPreProcessor(PreProcessor):
     ) -> None:
         """Transform the batch."""
         if not isinstance(path_datasets(trainer).get(dataloader_idx), ImagesToPredict):
-            restore_misread(batch, read_rgb)
+            restore_misread(batch, reader(read_rgb, trainer, dataloader_idx))
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def checkpoint_config(self) -> dict[str, Any]:

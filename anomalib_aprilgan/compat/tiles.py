@@ -1,0 +1,64 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Workarounds for anomalib's tiled ensembles, which give each model one tile of every image; seen in 2.7.0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+from torch import Tensor
+
+from anomalib_aprilgan.compat.anomalib import plain
+from anomalib_aprilgan.compat.lightning import current_loader
+
+View = Callable[[Tensor], Tensor]
+
+
+def accepting_objects(get_model: Callable[..., Any]) -> Callable[..., Any]:
+    """anomalib's get_model, for a configuration with ``init_args`` beside which objects are given.
+
+    It puts them all into one container of OmegaConf, which refuses the pre-processor that each tile's model is given.
+    """
+
+    @wraps(get_model)
+    def get_model_with_objects(model: DictConfig | dict[str, Any], **objects: Any) -> Any:
+        rest = {name: plain(value) for name, value in model.items() if name != "init_args"}
+        return get_model(rest, **(plain(model.get("init_args")) or {}), **objects)
+
+    return get_model_with_objects
+
+
+def views(datamodule: Any) -> list[View]:
+    """What the data module of a tile does to a whole image before the model; nothing where images are not cut."""
+    cut = _cut(getattr(datamodule, "external_collate_fn", None))
+    return [] if cut is None else [datamodule.test_augmentations, cut]
+
+
+def reader(read: Callable[[str], Tensor], trainer: Trainer, dataloader_idx: int = 0) -> Callable[[str], Tensor]:
+    """A function that reads what the batches of the current loader hold of an image: all of it, or a tile.
+
+    Args:
+        read: Reads a whole image (3, H, W) from its path.
+        trainer: Of the run.
+        dataloader_idx: Number of the data loader, from 0.
+    """
+    loader = current_loader(trainer, dataloader_idx)
+    cut = _cut(getattr(loader, "collate_fn", None))
+    return read if cut is None else lambda path: cut(loader.dataset.augmentations(read(path)))
+
+
+def are_given(trainer: Trainer) -> bool:
+    """Whether the current loader gives tiles."""
+    return _cut(getattr(current_loader(trainer), "collate_fn", None)) is not None
+
+
+def _cut(collate: Any) -> View | None:
+    """How a TileCollater cuts an image (3, H, W); None: it is none."""
+    if not hasattr(collate, "tile_index"):
+        return None
+    return lambda image: collate.tiler.tile(image.unsqueeze(0))[collate.tile_index][0]
