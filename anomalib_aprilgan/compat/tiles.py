@@ -9,32 +9,36 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
 from anomalib_aprilgan.compat.anomalib import plain
-from anomalib_aprilgan.compat.lightning import current_loader
+from anomalib_aprilgan.compat.lightning import current_datamodule, current_loader
 
 View = Callable[[Tensor], Tensor]
 
 
 def accepting_objects(get_model: Callable[..., Any]) -> Callable[..., Any]:
-    """anomalib's get_model, for a configuration with ``init_args`` beside which objects are given.
+    """The get_model of anomalib, for a configuration with ``init_args`` beside which objects are given.
 
     It puts them all into one container of OmegaConf, which refuses the pre-processor that each tile's model is given.
+    An AprilGan makes its own, with the mean and the standard deviation of its weights.
     """
 
     @wraps(get_model)
     def get_model_with_objects(model: DictConfig | dict[str, Any], **objects: Any) -> Any:
         rest = {name: plain(value) for name, value in model.items() if name != "init_args"}
+        if rest["class_path"].endswith("AprilGan"):
+            objects.pop("pre_processor", None)
         return get_model(rest, **(plain(model.get("init_args")) or {}), **objects)
 
     return get_model_with_objects
 
 
-def views(datamodule: Any) -> list[View]:
+def views(module: LightningModule) -> list[View]:
     """What the data module of a tile does to a whole image before the model; nothing where images are not cut."""
+    datamodule = current_datamodule(module)
     cut = _cut(getattr(datamodule, "external_collate_fn", None))
     return [] if cut is None else [datamodule.test_augmentations, cut]
 
@@ -52,8 +56,11 @@ def reader(read: Callable[[str], Tensor], trainer: Trainer, dataloader_idx: int 
     return read if cut is None else lambda path: cut(loader.dataset.augmentations(read(path)))
 
 
-def are_given(trainer: Trainer) -> bool:
-    """Whether the current loader gives tiles."""
+def keep_target(module: Any) -> bool:
+    """Whether a model predicts tiles for the target it has: its training alone is given the data module."""
+    trainer = module._trainer  # noqa: SLF001  # the public property raises where there is none
+    if trainer is None or module.model.class_name is None or current_datamodule(module) is not None:
+        return False
     return _cut(getattr(current_loader(trainer), "collate_fn", None)) is not None
 
 
