@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from anomalib.data import ImageBatch
@@ -80,3 +81,8 @@ def current_datamodule(module: LightningModule) -> Any:
     if loop is not None and loop._data_source.instance is not datamodule:  # noqa: SLF001
         return None
     return datamodule
+
+
+def move_results(trainer: Trainer, folder: Path) -> None:
+    """Have a trainer write its results, but for checkpoints, into another folder: it has no public way."""
+    trainer._default_root_dir = str(folder)  # noqa: SLF001

@@ -61,7 +61,12 @@ def keep_target(module: Any) -> bool:
     trainer = module._trainer  # noqa: SLF001  # the public property raises where there is none
     if trainer is None or module.model.class_name is None or current_datamodule(module) is not None:
         return False
-    return _cut(getattr(current_loader(trainer), "collate_fn", None)) is not None
+    return index(trainer) is not None
+
+
+def index(trainer: Trainer) -> tuple[int, int] | None:
+    """Row and column of the tile that the current loader cuts out of each image; None: it gives whole images."""
+    return getattr(getattr(current_loader(trainer), "collate_fn", None), "tile_index", None)
 
 
 def _cut(collate: Any) -> View | None:
