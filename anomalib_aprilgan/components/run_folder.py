@@ -31,19 +31,12 @@ class RunFolder(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the first run write into v0.
-
-        anomalib would make a folder called ``latest``, which its next training can't replace by a link and so dies of.
-        """
+        """Have the first run write into v0 instead of ``latest``."""
         del pl_module, stage
         folder = Path(trainer.default_root_dir)
         if folder.name == LATEST:
-            if trainer.is_global_zero:
-                with _lock(folder.parent):
-                    if not folder.exists():
-                        create_versioned_dir(folder.parent)
-            trainer.strategy.barrier()
-            move_results(trainer, resolve_versioned_path(folder))
+            settled = settle(folder) if trainer.is_global_zero else None
+            move_results(trainer, trainer.strategy.broadcast(settled))
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the folder of another run."""
@@ -58,6 +51,20 @@ class RunFolder(Callback):
         move_results(trainer, trainer.strategy.broadcast(folder))
 
 
+def settle(latest: Path) -> Path:
+    """The folder to which the link ``latest`` leads, made if there is none.
+
+    Without it anomalib makes a folder of that name, which its next training can't replace by a link and so dies of.
+    """
+    with _lock(latest.parent):
+        if not latest.exists():
+            create_versioned_dir(latest.parent)
+        elif os.name != "nt" and not latest.is_symlink():
+            versions = (latest.with_name(f"v{number}") for number in count())
+            latest.symlink_to(latest.rename(next(path for path in versions if not path.exists())))
+    return resolve_versioned_path(latest)
+
+
 def claim(folder: Path, table: str) -> Path:
     """The folder, or a new version of it if it has the table or images of another run.
 
@@ -65,7 +72,7 @@ def claim(folder: Path, table: str) -> Path:
         folder: To be used if it is free.
         table: Content with which the table of predictions begins; empty: none is made.
     """
-    root = folder.parent if re.fullmatch(rf"v\d+|{LATEST}", folder.name) else folder
+    root = folder.parent if re.fullmatch(r"v\d+", folder.name) else folder
     with _lock(root):
         if any((folder / name).exists() for name in (TABLE, IMAGES)):
             folder = _next_version(root, folder)
@@ -77,10 +84,6 @@ def claim(folder: Path, table: str) -> Path:
 
 def _next_version(root: Path, before: Path) -> Path:
     """The next folder of a run, with the checkpoints of the one before."""
-    latest = root / LATEST
-    if os.name != "nt" and latest.is_dir() and not latest.is_symlink():  # of an older version of this package
-        free = next(path for path in (root / f"v{number}" for number in count()) if not path.exists())
-        before = latest.rename(free) if before == latest else before
     folder = create_versioned_dir(root)
     if (before / "weights").exists():
         with suppress(OSError):  # where links are not allowed
