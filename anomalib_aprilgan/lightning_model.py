@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import Compose, Transform
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.compat import tiles
-from anomalib_aprilgan.compat.anomalib import plain
+from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint
@@ -175,7 +175,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         return AprilGanVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components, what is written beside them, and a graceful shutdown."""
+        """Anomalib's components, what is written beside them, and a graceful shutdown; before data are prepared."""
+        check_category(current_datamodule(self))
         return [*super().configure_callbacks(), PredictionsTable(), GracefulShutdown()]  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
@@ -190,7 +191,6 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""
-        del stage
         keep_checkpoints(self.trainer)
         if self.adapters is not None:
             check_for_evaluation(current_datamodule(self), self.adapters)
