@@ -17,20 +17,22 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Transform
+from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
-from anomalib_aprilgan.compat.anomalib import plain
+from anomalib_aprilgan.compat import tiles
+from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
 from anomalib_aprilgan.components.arguments import check_arguments
 from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
-from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint, CalibratedCheckpoint, use_whole_files
+from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
 from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
 from anomalib_aprilgan.components.metrics import default_metrics
+from anomalib_aprilgan.components.model_checkpoint import keep_checkpoints
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
@@ -176,9 +178,9 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         return AprilGanVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Anomalib's components, what is written beside them, and a graceful shutdown."""
-        components: Any = super().configure_callbacks()
-        return [*components, PredictionsTable(), CalibratedCheckpoint(), GracefulShutdown()]
+        """Anomalib's components, what is written beside them, and a graceful shutdown; before data are prepared."""
+        check_category(current_datamodule(self))
+        return [*super().configure_callbacks(), PredictionsTable(), GracefulShutdown()]  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer | None:
         """Adam over the adapters, or None if they are not trained."""
@@ -192,30 +194,29 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""
-        use_whole_files(self.trainer.strategy)
+        keep_checkpoints(self.trainer)
         check_for_evaluation(current_datamodule(self), self.adapters)
 
     def on_fit_start(self) -> None:
         """Encode the names of the auxiliary categories."""
-        categories = categories_to_train_on(current_datamodule(self))
-        self._category_features = {name: self.model.encode_class_name(name) for name in categories}
+        names = categories_to_train_on(current_datamodule(self))
+        self._category_features = {name: self.model.encode_class_name(name) for name in names}
 
     def prepare(self) -> None:
         """Set target and thresholds as a prediction would first, which needs no data module."""
         self.set_target()
-        target, post_processor = self.model.target, self.post_processor
-        if not target.references.paths or not isinstance(post_processor, AprilGanPostProcessor):
-            return
-        if not post_processor.is_calibrated:
+        target, own = self.model.target, self.post_processor
+        if target.references.paths and isinstance(own, AprilGanPostProcessor) and not own.is_calibrated:
             scores = held_out_scores(self.model, target, self.reference_transform)
-            post_processor.calibrate_on_normal(*scores, self.model.map_upper_bound())
+            own.calibrate_on_normal(*scores, self.model.map_upper_bound())
 
     def set_target(self) -> None:
         """Bring adapters and target in line with the arguments and the data, if they are not."""
         self.load_adapters()
         datamodule, model = current_datamodule(self), self.model
         class_name = resolve_class_name(self.request, datamodule, model.class_name, model.target_origin)
-        if model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name:
+        by_hand = model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name
+        if by_hand or tiles.keep_target(self):
             return
         references = resolve_references(self.request, datamodule, model.references)
         if (class_name, references) == (model.class_name, model.references):
@@ -256,7 +257,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     @property
     def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
-        return transform_of(self.pre_processor, self.model.image_size)
+        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.image_size)])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""

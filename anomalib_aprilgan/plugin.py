@@ -36,6 +36,11 @@ def repair_benchmark(job: Any) -> None:
     job.BenchmarkJob.collect = staticmethod(import_module(f"{PACKAGE}.compat.anomalib").collect_all)
 
 
+def repair_tiled_ensemble(helpers: Any) -> None:
+    """Have tiled ensembles take models with arguments."""
+    helpers.get_model = import_module(f"{PACKAGE}.compat.tiles").accepting_objects(helpers.get_model)
+
+
 def _is_being_imported() -> bool:
     """Whether a module of ours imports ``anomalib.models`` just now, and so has no content yet."""
     ours = [module for name, module in [*sys.modules.items()] if name.startswith(f"{PACKAGE}.")]

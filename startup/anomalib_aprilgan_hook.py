@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 SWITCH = "ANOMALIB_APRILGAN_NO_PLUGIN"
 # Modules of anomalib, and the function of anomalib_aprilgan.plugin that is called with each.
-WATCHED = {"anomalib.models": "register", "anomalib.pipelines.benchmark.job": "repair_benchmark"}
+WATCHED = {
+    "anomalib.models": "register",
+    "anomalib.pipelines.benchmark.job": "repair_benchmark",
+    "anomalib.pipelines.tiled_ensemble.components.utils.helper_functions": "repair_tiled_ensemble",
+}
 
 
 class ModelsFinder:

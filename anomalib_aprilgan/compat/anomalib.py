@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from anomalib.data import ImageItem, PredictDataset
 from anomalib.data.utils import DirType
 from anomalib.utils.path import generate_output_filename
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from torch import Tensor
@@ -195,6 +197,41 @@ def category_folders(root: Path) -> list[str]:
     anomalib's Visa makes empty folders for categories that are not on disk. Hidden folders are no categories.
     """
     return sorted(path.name for path in root.glob("[!.]*") if any(path.glob("test/*/*")))
+
+
+@rank_zero_only  # as anomalib's own preparation
+def check_category(datamodule: Any) -> None:
+    """Check that the category of a data module is on disk, or that nothing is there yet and it may be downloaded.
+
+    anomalib downloads the whole data set beside the one that is there if a category's name is misspelt.
+
+    Raises:
+        ValueError: If the folder of the data set has other categories only.
+    """
+    checked = getattr(datamodule, "target", datamodule)  # of an AuxiliaryDataModule
+    modules: Any = [sys.modules.get(kind.__module__) for kind in type(checked).__mro__]
+    home = next((module for module in modules if hasattr(module, "download_and_extract")), None)
+    if home is None:
+        return
+    download = home.download_and_extract
+
+    def refuse(*arguments: Any) -> None:
+        root = Path(checked.root)
+        found = [path.name for path in sorted(root.glob("[!.]*")) if path.is_dir()]
+        if not found:
+            download(*arguments)
+            return
+        msg = (
+            f"The category {checked.category!r} is not in {str(root)!r}, which has {found}: correct `category` or "
+            "`root`. The data set is downloaded only where there is none yet."
+        )
+        raise ValueError(msg)
+
+    home.download_and_extract = refuse
+    try:
+        checked.prepare_data()
+    finally:
+        home.download_and_extract = download
 
 
 def plain(value: Any) -> Any:

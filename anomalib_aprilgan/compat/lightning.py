@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from anomalib.data import ImageBatch
@@ -32,8 +33,7 @@ def unrepeated(
     """
     if trainer is None:
         return batch
-    loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+    loader = current_loader(trainer, dataloader_idx)
     sampler = loader.sampler
     if not isinstance(sampler, DistributedSampler):
         return batch
@@ -41,6 +41,14 @@ def unrepeated(
     if n_own >= len(batch):
         return batch
     return _first(batch, n_own) if n_own > 0 else None
+
+
+def current_loader(trainer: Trainer, dataloader_idx: int = 0) -> Any:
+    """A data loader of the validation, test or prediction at hand; None outside of these."""
+    kinds = {"testing": "test_dataloaders", "predicting": "predict_dataloaders"}
+    name = next((kinds[kind] for kind in kinds if getattr(trainer, kind)), "val_dataloaders")
+    loaders: Any = getattr(trainer, name)
+    return loaders[dataloader_idx] if isinstance(loaders, list) and loaders else loaders
 
 
 def _first(batch: ImageBatch, size: int) -> ImageBatch:
@@ -86,3 +94,8 @@ def own_loaders(trainer: Trainer) -> list[DataLoader]:
     if source.instance is None or source.is_module():
         return []
     return [loader for loader in CombinedLoader(source.instance).flattened if isinstance(loader, DataLoader)]
+
+
+def move_results(trainer: Trainer, folder: Path) -> None:
+    """Have a trainer write its results, but for checkpoints, into another folder: it has no public way."""
+    trainer._default_root_dir = str(folder)  # noqa: SLF001

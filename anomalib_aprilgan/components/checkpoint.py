@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,9 +15,8 @@ from typing import Any
 import torch
 from anomalib.engine.plugins import AnomalibCheckpointIO
 from anomalib.utils.serialization import anomalib_safe_globals
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from anomalib_aprilgan.clip.fingerprint import SAMPLED_LENGTH, sampled_hash
@@ -28,12 +26,8 @@ from anomalib_aprilgan.safe_io import read_torch, write_whole
 from anomalib_aprilgan.target import References, read_record, read_version_1
 from anomalib_aprilgan.torch_model import AprilGanModel
 
-logger = logging.getLogger(__name__)
-
 KEY = "april_gan"
 VERSION = 2
-# Not anomalib's model.ckpt: a test after training would replace it.
-CALIBRATED = "calibrated.ckpt"
 ENCODER = "model.encoder."
 MEMORY = "model.memory.stage"
 
@@ -160,19 +154,6 @@ def memory_rows(state: dict[str, Tensor]) -> list[int]:
     """Rows of each stage's memory bank in a state dict."""
     names = sorted((name for name in state if name.startswith(MEMORY)), key=lambda name: int(name.removeprefix(MEMORY)))
     return [len(state[name]) for name in names]
-
-
-class CalibratedCheckpoint(Callback):
-    """Keeps what a validation outside training has calibrated, for which anomalib saves no checkpoint."""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save ``calibrated.ckpt`` beside anomalib's checkpoints."""
-        del pl_module
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-        if trainer.state.fn == TrainerFn.VALIDATING and folder is not None and any(trainer.num_val_batches):
-            path = Path(folder) / CALIBRATED
-            trainer.save_checkpoint(path)
-            logger.info("Thresholds, references and adapters are kept in %s", path)
 
 
 class AprilGanCheckpoint(LightningModule):

@@ -90,6 +90,6 @@ class GracefulShutdown(Callback):
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         if folder is not None:
             path = Path(folder) / INTERRUPTED
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             logger.warning("The training was stopped. Resume it with `--ckpt_path %s`.", path)
         end_by(number)

@@ -20,6 +20,7 @@ from torchvision.tv_tensors import Mask, wrap
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.compat.anomalib import CollateResized, restore_misread
 from anomalib_aprilgan.compat.lightning import own_loaders
+from anomalib_aprilgan.compat.tiles import reader
 from anomalib_aprilgan.data.images import read_if_misread
 from anomalib_aprilgan.data.listing import leave_out_hidden
 from anomalib_aprilgan.data.masks import check_test_files
@@ -95,8 +96,9 @@ def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     torch resizes 8-bit images: the unit is the largest power of 2 that lets the largest weight fit.
     """
     old, new = 2 * torch.arange(length) + 1, 2 * torch.arange(size) + 1
+    largest: Any = max(length, size) if torch.jit.is_tracing() else torch.sym_max(length, size)
     distance = (old * size - new.unsqueeze(1) * length).abs().double()
-    x = distance / (2 * torch.sym_max(length, size))
+    x = distance / (2 * largest)
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
@@ -150,12 +152,12 @@ class AprilGanPreProcessor(PreProcessor):
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_if_misread, self.resize)
+        restore_misread(batch, reader(read_if_misread, trainer), self.resize)
         super().on_validation_batch_start(trainer, pl_module, batch, *args)
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""
-        restore_misread(batch, read_if_misread, self.resize)
+        restore_misread(batch, reader(read_if_misread, trainer), self.resize)
         super().on_test_batch_start(trainer, pl_module, batch, *args)
 
     def on_predict_batch_start(
@@ -163,7 +165,7 @@ class AprilGanPreProcessor(PreProcessor):
     ) -> None:
         """Transform the batch."""
         if not isinstance(path_datasets(trainer).get(dataloader_idx), ImagesToPredict):
-            restore_misread(batch, read_if_misread, self.resize)
+            restore_misread(batch, reader(read_if_misread, trainer, dataloader_idx), self.resize)
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def checkpoint_config(self) -> dict[str, Any]:

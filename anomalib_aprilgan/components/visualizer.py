@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class AprilGanVisualizer(ImageVisualizer):
         del outputs, batch_idx
         dataset = path_datasets(trainer).get(dataloader_idx)
         for item in batch:
-            path = self._path(item, trainer, dataloader_idx)
+            path = self._path(item, trainer)
             path.parent.mkdir(parents=True, exist_ok=True)
             thumbnail = getattr(dataset, "thumbnails", {}).pop(item.image_path, None)
             shown = item if thumbnail is None else replace(item, image=thumbnail, image_path=None)
@@ -73,21 +74,27 @@ class AprilGanVisualizer(ImageVisualizer):
         framed = ImageOps.expand(panels.convert("RGB"), border=(0, CAPTION_HEIGHT, 0, 0))
         return add_text_to_image(framed, caption(item, class_name), size=16, position=(6, 5))
 
-    def _path(self, item: Any, trainer: Trainer, dataloader_idx: int) -> Path:
+    def _path(self, item: Any, trainer: Trainer) -> Path:
         """Where to save the visualization of an image: no other image of the run has the same place."""
-        image = Path(item.image_path or "image.png")
+        image = Path(item.image_path or f"image_{len(self._paths)}.png")
         if image not in self._paths:
             loaders: Any = trainer.predict_dataloaders if trainer.predicting else trainer.test_dataloaders
-            loader: Any = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
-            dataset: Any = getattr(loader, "dataset", None)
-            at_path = isinstance(dataset, PredictDataset)
-            # A data set that is not anomalib's has no table of samples.
-            samples = getattr(dataset, "samples", None)
-            images = dataset.image_filenames if at_path else getattr(samples, "image_path", ())
+            datasets = [
+                getattr(loader, "dataset", None) for loader in (loaders if isinstance(loaders, list) else [loaders])
+            ]
+            at_path = any(isinstance(dataset, PredictDataset) for dataset in datasets)
+            images = [path for dataset in datasets for path in _images(dataset)]
             folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
             datamodule = None if at_path else getattr(trainer, "datamodule", None)
             self._paths |= output_paths([*dict.fromkeys([*map(Path, images), image])], folder, datamodule)
         return self._paths[image]
+
+
+def _images(dataset: Any) -> Iterable[str | Path]:
+    """Paths of all images of a data set. One that is not anomalib's has no table of samples."""
+    if isinstance(dataset, PredictDataset):
+        return dataset.image_filenames
+    return getattr(getattr(dataset, "samples", None), "image_path", ())
 
 
 def _map_range(module: Any) -> float:

@@ -40,6 +40,7 @@ def main(arguments: dict, n_devices: int, folder: Path) -> None:
     loss = engine.trainer.callback_metrics["train_loss"]
     (metrics,) = engine.test(model, datamodule=data)
     rank = engine.trainer.global_rank
+    engine.predict(model, datamodule=data)
     torch.save({"state": model.state_dict(), "loss": loss, "metrics": metrics}, folder / f"{n_devices}-{rank}.pt")
 
 

@@ -135,7 +135,7 @@ def test_train_with_given_adapters_calibrates_and_saves(run: Run, model: list[st
     calibrated = run("train", *model, *mvtec())
     folder = tmp_path / "results/AprilGan/MVTecAD/bolt/v0"
     assert len(list((folder / "images").glob("**/*.png"))) == 9
-    checkpoint = folder / "weights/lightning/calibrated.ckpt"
+    checkpoint = folder / "weights/lightning/model.ckpt"
     assert metrics(run("test", *model, *mvtec(), "--ckpt_path", checkpoint)) == metrics(calibrated)
     run("predict", *model, "--data", GOLDEN / "dataset/bolt/test/good/000.png", "--ckpt_path", checkpoint)
     assert list(tmp_path.glob("results/AprilGan/latest/images/**/*.png"))

@@ -29,7 +29,8 @@ def results(tiny_arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> d
     command, environment = [sys.executable, "-W", "ignore", *program], {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert process.returncode == 0, process.stderr
-    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+    found = {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+    return {**found, "tables": {path: path.read_text().splitlines() for path in folder.rglob("predictions*")}}
 
 
 @pytest.mark.slow
@@ -44,8 +45,16 @@ def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
     assert one["state"]["model.score_bounds"].isfinite().all()
     assert one["metrics"].keys() == other["metrics"].keys()
     assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
-    assert len(one["metrics"]) == 7
+    assert len(one["metrics"]) == 9
     torch.testing.assert_close(one["loss"], other["loss"])
+
+
+@pytest.mark.slow
+def test_a_prediction_has_one_table(results: dict[str, dict]) -> None:
+    one, other = results["tables"].values()
+    assert one[0] == other[0]
+    assert len(set(one)) == len(set(other)) == len(one) == len(other) == 1 + 9
+    assert {row.split(",")[0] for row in one} == {row.split(",")[0] for row in other}
 
 
 @pytest.mark.slow

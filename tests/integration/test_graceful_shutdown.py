@@ -137,7 +137,7 @@ def test_a_test_ends_at_once_and_keeps_its_calibration(
     run: Run, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     assert interrupted(run, "test", tmp_path, "on_test_batch_end", 2, number) == status
-    (kept,) = tmp_path.rglob("calibrated.ckpt")
+    (kept,) = tmp_path.rglob("model.ckpt")
     assert AprilGan.load_from_checkpoint(kept, visualizer=False).post_processor.image_threshold.isfinite()
 
 

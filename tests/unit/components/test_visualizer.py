@@ -4,20 +4,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageItem, MVTecAD
+from anomalib.data import ImageItem, MVTecAD, PredictDataset
 from anomalib.engine import Engine
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
-from conftest import GOLDEN
+from conftest import GOLDEN, GOOD, Engines, Models
 
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
 
@@ -92,3 +93,11 @@ def test_a_data_set_of_the_user_has_its_visualizations_too(tiny_arguments: dict,
     some = Subset(data.test_data, range(3))
     engine.test(AprilGan(**tiny_arguments), dataloaders=DataLoader(some, collate_fn=data.test_data.collate_fn))
     assert len(list(tmp_path.rglob("images/**/*.png"))) == 3
+
+
+def test_loaders_of_images_with_the_same_names(make_model: Models, engine: Engines, tmp_path: Path) -> None:
+    """Each image has its picture."""
+    folders = [Path(shutil.copytree(GOOD, tmp_path / day / "good")) for day in ("monday", "tuesday")]
+    loaders = [DataLoader(data, collate_fn=data.collate_fn) for data in map(PredictDataset, folders)]
+    engine(tmp_path / "out").predict(make_model(class_name="bolt", visualizer=True), dataloaders=loaders)
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 2 * len(list(GOOD.iterdir()))
