@@ -32,9 +32,9 @@ def hide_outputs(path: Path, names: Sequence[str]) -> None:
     import onnx  # noqa: PLC0415  # an extra
 
     model = onnx.load(path, load_external_data=False)
-    shown = [output for output in model.graph.output if output.name not in names]
-    del model.graph.output[:]
-    model.graph.output.extend(shown)
+    for output in [output for output in model.graph.output if output.name in names]:
+        model.graph.value_info.append(output)
+        model.graph.output.remove(output)
     onnx.save(model, path)
 
 
@@ -44,8 +44,7 @@ def session_with(path: Path, names: Sequence[str]) -> Any:
     import onnxruntime  # noqa: PLC0415
 
     model = onnx.load(path, load_external_data=False)
-    known = {value.name: value for value in model.graph.value_info}
-    model.graph.output.extend(known[name] for name in names if name in known)
+    model.graph.output.extend(value for value in model.graph.value_info if value.name in names)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     return onnxruntime.InferenceSession(model.SerializeToString(), options)
