@@ -32,20 +32,26 @@ def hide_outputs(path: Path, names: Sequence[str]) -> None:
     import onnx  # noqa: PLC0415  # an extra
 
     model = onnx.load(path, load_external_data=False)
-    shown = [output for output in model.graph.output if output.name not in names]
-    del model.graph.output[:]
-    model.graph.output.extend(shown)
+    for output in [output for output in model.graph.output if output.name in names]:
+        model.graph.value_info.append(output)
+        model.graph.output.remove(output)
     onnx.save(model, path)
 
 
-def session_with(path: Path, names: Sequence[str]) -> Any:
-    """A session of onnxruntime of a model file that gives hidden outputs too."""
+def session_with(path: Path, names: Sequence[str], threads: int = 0) -> Any:
+    """A session of onnxruntime that gives hidden outputs too.
+
+    Args:
+        path: Model file.
+        names: Of hidden outputs; those that the file does not have are left out.
+        threads: Of the session; 0: as many as the machine has cores.
+    """
     import onnx  # noqa: PLC0415  # extras
     import onnxruntime  # noqa: PLC0415
 
     model = onnx.load(path, load_external_data=False)
-    known = {value.name: value for value in model.graph.value_info}
-    model.graph.output.extend(known[name] for name in names if name in known)
+    model.graph.output.extend(value for value in model.graph.value_info if value.name in names)
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     return onnxruntime.InferenceSession(model.SerializeToString(), options)

@@ -79,6 +79,7 @@ class PixelScores(Metric):
         if is_empty(self.normal) or is_empty(self.abnormal):
             return None
         normal, abnormal = dim_zero_cat(self.normal), dim_zero_cat(self.abnormal)
+        self.normal, self.abnormal = [normal], [abnormal]  # frees the batches' pieces: all pixels are held once
         ranking = Ranking.of(normal, abnormal, overlaps=1 / (self.n_regions * dim_zero_cat(self.sizes).double()))
         values = {
             "AUROC": ranking.auroc(),

@@ -128,7 +128,7 @@ def test_onnx(model: AprilGan, onnx_file: Path) -> None:
         assert_agrees(model, batch, dict(zip(names, outputs, strict=True)))
     with torch.no_grad():
         expected = model.model(model.pre_processor(images(3)))
-    raw = session_with(onnx_file, RAW).run([*RAW], {"input": images(3).numpy()})
+    raw = session_with(onnx_file, RAW).run(list(RAW), {"input": images(3).numpy()})
     for actual, value in zip(raw, (expected.pred_score, expected.anomaly_map), strict=True):
         torch.testing.assert_close(torch.as_tensor(actual), value, atol=1e-4, rtol=0)
     weights = [weight.name for weight in onnx.load(onnx_file).graph.initializer]
