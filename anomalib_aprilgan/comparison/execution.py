@@ -6,20 +6,18 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import joblib
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.datasets import check_references, prepare_categories
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.models import possible_shots
+from anomalib_aprilgan.comparison.progress import RunsProgress, showing_progress
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
 from anomalib_aprilgan.comparison.runs import run_job
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, save_thumbnails, thumbnails_path
@@ -47,10 +45,13 @@ def run_grid(grid: Grid, output: Path, backend: str = "loky", n_jobs: int = 1) -
         msg = f"`backend` must be one of {BACKENDS}, got {backend!r}."
         raise ValueError(msg)
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
-    categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
-    training = training_fingerprints(grid)
-    with locked(output):
-        return _run_missing(grid, output, grid.jobs(categories, possible), categories, training, backend, n_jobs)
+    with showing_progress() as progress:
+        categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
+        jobs = grid.jobs(categories, possible)
+        check_references(jobs, categories)
+        training = training_fingerprints(grid)
+        with locked(output):
+            return _run_missing(grid, output, jobs, categories, training, progress, backend, n_jobs)
 
 
 def _run_missing(
@@ -59,6 +60,7 @@ def _run_missing(
     jobs: Sequence[Job],
     categories: Categories,
     training: Mapping[str, Fingerprints],
+    progress: RunsProgress,
     backend: str,
     n_jobs: int,
 ) -> list[Row]:
@@ -70,19 +72,18 @@ def _run_missing(
     check_unmixed(rows, now.values(), str(path))
     jobs = [job for job in now if job not in done]
     failed = []
-    with _bar(len(jobs), len(done)) as progress:
-        task = progress.tasks[0].id
-        ready = with_adapters(grid, output, training, {job.model for job in jobs})
-        for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
-            row.update(now[job])
-            check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
-            if thumbnails is not None:
-                save_thumbnails(thumbnails_path(output, job), thumbnails)
-            append_row(path, row)
-            if row["status"] != "ok":
-                failed.append(row)
-                progress.console.print(f"Failed: {job}: {row['error']}", markup=False, highlight=False)
-            progress.update(task, advance=1, description=str(job))
+    progress.begin(len(jobs), len(done))
+    ready = with_adapters(grid, output, training, {job.model for job in jobs})
+    for job, row, thumbnails in _results(grid, ready, jobs, backend, n_jobs):
+        row.update(now[job])
+        check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
+        if thumbnails is not None:
+            save_thumbnails(thumbnails_path(output, job), thumbnails)
+        append_row(path, row)
+        if row["status"] != "ok":
+            failed.append(row)
+            progress.console.print(f"Failed: {job}: {row['error']}", markup=False, highlight=False)
+        progress.ended(job)
     return failed
 
 
@@ -131,11 +132,3 @@ def _import(module: str, backend: str) -> Any:
     except ImportError as error:
         msg = f"`backend` {backend!r} needs a package that is missing: pip install 'anomalib-aprilgan[{backend}]'."
         raise ImportError(msg) from error
-
-
-def _bar(total: int, done: int) -> Progress:
-    state, times = TextColumn("{task.completed}/{task.total} runs"), (TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)  # it keeps this stream, because runs redirect sys.stderr
-    progress = Progress(state, BarColumn(), *times, TextColumn("{task.description}"), console=console)
-    progress.add_task(f"{done} done before", total=total)
-    return progress

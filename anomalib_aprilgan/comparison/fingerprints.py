@@ -20,6 +20,7 @@ from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.data.references import draw_references, normal_train_images
 
 Fingerprints = dict[str, str]
+Sample = tuple[int, str, tuple[str, ...]]  # label, image and masks
 Facts = Mapping[str, Any]  # a row of results, or the like of it
 TESTED, REFERENCES, WEIGHTS = "test images", "references", "adapters' weights"
 # What these are about; all others are about a model.
@@ -35,19 +36,24 @@ class CategoryFiles:
     """The files of a category.
 
     Args:
-        tested: Label, image and mask (or "") of each test image.
+        tested: All test images.
         normal: Normal training images, from which references are drawn.
     """
 
-    tested: tuple[tuple[int, str, str], ...]
+    tested: tuple[Sample, ...]
     normal: tuple[str, ...]
 
     def fingerprints(self, shots: int, seed: int) -> Fingerprints:
         """The hashes of the test images with their masks, and of the references of a run, if there are enough."""
         found = {TESTED: samples_hash(self.tested)} if self.tested else {}
-        if 0 < shots <= len(self.normal):
-            found[REFERENCES] = _digest(map(file_hash, draw_references(self.normal, shots, seed)))
+        references = self.references(shots, seed)
+        if references:
+            found[REFERENCES] = _digest(map(file_hash, references))
         return found
+
+    def references(self, shots: int, seed: int) -> list[str]:
+        """The references of a run; none if there are too few images."""
+        return draw_references(self.normal, shots, seed) if 0 < shots <= len(self.normal) else []
 
 
 Categories = Mapping[str, Mapping[str, CategoryFiles]]  # by data set
@@ -60,18 +66,19 @@ def category_files(datamodule: AnomalibDataModule) -> CategoryFiles:
     return CategoryFiles(tuple(samples_of(getattr(datamodule, "test_data", None))), tuple(normal))
 
 
-def samples_of(dataset: Any) -> Iterator[tuple[int, str, str]]:
-    """Label, image and mask (or "") of each sample of a data set."""
+def samples_of(dataset: Any) -> Iterator[Sample]:
+    """The samples of a data set; none if it has no table of them."""
     samples = getattr(dataset, "samples", None)
     for row in [] if samples is None else samples.itertuples():
-        mask = getattr(row, "mask_path", None)
-        has_mask = isinstance(mask, str | Path) and Path(mask).is_file()
-        yield int(row.label_index), str(row.image_path), str(mask) if has_mask else ""
+        masks = getattr(row, "mask_path", None)
+        masks = masks if isinstance(masks, list | tuple) else [masks]  # MVTec LOCO has several
+        files = [str(mask) for mask in masks if isinstance(mask, str | Path) and Path(mask).is_file()]
+        yield int(row.label_index), str(row.image_path), tuple(files)
 
 
-def samples_hash(samples: Iterable[tuple[int, str, str]]) -> str:
+def samples_hash(samples: Iterable[Sample]) -> str:
     """The hash of labels, images and masks, whatever their names and order."""
-    return _digest(sorted(f"{label} {file_hash(image)} {file_hash(mask)}" for label, image, mask in samples))
+    return _digest(sorted(f"{label} {' '.join(map(file_hash, (image, *masks)))}" for label, image, masks in samples))
 
 
 def facts_of(job: Job, grid: Grid, categories: Categories, training: Mapping[str, Fingerprints]) -> dict[str, Any]:
@@ -113,9 +120,7 @@ def _named_files(value: Any) -> Iterator[str]:
 
 
 def file_hash(path: str | Path) -> str:
-    """The hash of a file's content, read again only if the file has changed; "" for no file."""
-    if not path:
-        return ""
+    """The hash of a file's content, read again only if the file has changed."""
     state = os.stat(path)  # it is asked for thousands of files
     return _hash(str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 

@@ -21,6 +21,7 @@ from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec, Tr
 from anomalib_aprilgan.comparison.results import FILE, append_row, read_results, read_rows
 from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
 from conftest import DATASET
+from made_rows import made_row
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def grid(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
     """A comparison whose runs only count themselves."""
 
     def run_job(_: Grid, job: Job) -> tuple[dict, None]:
-        return {**vars(job), "status": "ok", "error": None, "adapters_sha256": None}, None
+        return made_row(job, adapters_sha256=None), None
 
     monkeypatch.setattr(execution, "run_job", run_job)
     arguments = {"adapters": str(folder / "adapters.pth"), "prompts": str(folder / "prompts.yaml")}
@@ -126,7 +127,7 @@ def test_the_same_content_under_other_names_and_times_is_no_change(folder: Path,
 def test_a_change_during_the_comparison(folder: Path, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_job(_: Grid, job: Job) -> tuple[dict, None]:
         (folder / "prompts.yaml").write_text("new")
-        return {**vars(job), "status": "ok", "adapters_sha256": None}, None
+        return made_row(job, adapters_sha256=None), None
 
     monkeypatch.setattr(execution, "run_job", run_job)
     with pytest.raises(ValueError, match="The prompts of A differ"):
@@ -136,8 +137,8 @@ def test_a_change_during_the_comparison(folder: Path, grid: Grid, monkeypatch: p
 
 def test_rows_of_before_are_read_and_completed(folder: Path, grid: Grid) -> None:
     output = folder / "output"
-    old = {"settings": grid.settings("A", "parts"), "status": "ok", "adapters_sha256": "a"}
-    append_row(output / FILE, {**vars(Job("A", "parts", "bolt", 0, 0)), **old})
+    old = {"settings": grid.settings("A", "parts"), "adapters_sha256": "a"}
+    append_row(output / FILE, made_row(Job("A", "parts", "bolt", 0, 0), **old))
     execution.run_grid(grid, output)
     assert [row["shots"] for row in read_rows(output / FILE)] == [0, 1]
 
@@ -146,8 +147,7 @@ def test_rows_of_before_are_read_and_completed(folder: Path, grid: Grid) -> None
 def test_mixed_results_make_no_table(tmp_path: Path, field: str) -> None:
     for seed, found in ((0, "one"), (1, "other")):
         value = {"fingerprints": {"adapters": found}, "adapters_sha256": found}[field]
-        row = {**vars(Job("A", "parts", "bolt", 1, seed)), "settings": "", "status": "ok", field: value}
-        append_row(tmp_path / FILE, row)
+        append_row(tmp_path / FILE, made_row(Job("A", "parts", "bolt", 1, seed), **{field: value}))
     with pytest.raises(ValueError, match=r"The adapters.* of A.* are not the same in all results in .*a table would"):
         read_results(tmp_path)
 
