@@ -78,7 +78,8 @@ def named_problems(what: str, remedy: str) -> Iterator[None]:
 def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
     """A category's files, whose lists can be made and whose masks belong to their images."""
     remedy = (
-        f"Correct its files, choose a data module that reads them, or leave it out of `datasets.{name}.categories`."
+        "Correct or convert its files, choose a data module that reads them, such as anomalib.data.Folder, or leave it "
+        f"out of `datasets.{name}.categories`."
     )
     with named_problems(f"The category {category!r} of the data set {name!r}", remedy):
         datamodule = build_datamodule(spec, category)
@@ -104,7 +105,7 @@ def _check_formats(datamodule: AnomalibDataModule) -> None:
     if others:
         msg = (
             f"{type(datamodule).__name__} reads {', '.join(known)} and would leave out {len(others)} images, such as "
-            f"{others[0]}. Convert them, or choose a data module that reads them, such as anomalib.data.Folder."
+            f"{others[0]}."
         )
         raise ValueError(msg)
 
@@ -142,9 +143,10 @@ def check_references(jobs: Iterable[Job], categories: Mapping[str, Mapping[str, 
         if job.shots and files.tested:
             drawn.setdefault((job.dataset, job.category), set()).update(files.references(job.shots, job.seed))
     for (dataset, category), images in drawn.items():
-        with named_problems(f"The category {category!r} of the data set {dataset!r}", "Or leave it out."):
+        remedy = f"Correct its training images, or leave it out of `datasets.{dataset}.categories`."
+        with named_problems(f"The category {category!r} of the data set {dataset!r}", remedy):
             if not categories[dataset][category].normal:
-                msg = "It has no normal training images to draw references from: add some, or set `shots` to [0]."
+                msg = "It has no normal training images to draw references from"
                 raise ValueError(msg)
             _check_readable(sorted(images))
 
