@@ -45,6 +45,7 @@ def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
     wanted = spec.categories or category_names(datamodule)
     if datamodule.category and not isinstance(datamodule, DemoDataModule):
         _check_categories(wanted, name, Path(datamodule.root))  # anomalib would download the whole data set
+    stage(f"preparing {name}", 0, 1, "data sets")
     build_datamodule(spec, wanted[0]).prepare_data()
     categories = spec.categories or category_names(datamodule)
     files = {}

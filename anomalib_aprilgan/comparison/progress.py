@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LINE_SECONDS = 30  # between two lines about the same
+LINE_SECONDS = 30  # between two lines about one stage
 _running: list[RunsProgress] = []
 
 
@@ -30,30 +30,32 @@ class RunsProgress(Progress):
         super().__init__(*columns, console=console, disable=not console.is_terminal)
         self.runs = self.add_task("", total=0, unit="runs", visible=False)
         self.at = self.add_task("", total=0, unit="", visible=False)
-        self._line: tuple[str, float] = ("", 0.0)
+        self._last, self._printed = "", 0.0
 
     def begin(self, total: int, done_before: int) -> None:
         """Say how many runs there are to make."""
         self.update(self.runs, total=total, visible=True, description=f"{done_before} done before")
-        self._print("runs", 0, total, f"runs, {done_before} done before")
+        self._print(f"0/{total} runs, {done_before} done before")
 
     def ended(self, job: object) -> None:
         """Count a run."""
         self.update(self.runs, advance=1, description=str(job))
         runs = next(task for task in self.tasks if task.id == self.runs)
-        self._print("runs", int(runs.completed), int(runs.total or 0), f"runs: {job}")
+        self._print(f"{runs.completed:.0f}/{runs.total:.0f} runs: {job}")
 
     def stage(self, what: str, done: int, total: int, unit: str) -> None:
         """Say how far a stage is; it is shown until it is done."""
         self.update(self.at, description=what, completed=done, total=total, unit=unit, visible=done < total)
-        self._print(what, done, total, f"{unit}: {what}")
+        quiet = time.monotonic() - self._printed > LINE_SECONDS
+        if done == 0 or quiet or (done == total and self._last == what):
+            self._last = what
+            self._print(f"{done}/{total} {unit}: {what}")
 
-    def _print(self, about: str, done: int, total: int, text: str) -> None:
-        """Where there is no terminal, print a line, unless one about the same has just been printed."""
-        last, when = self._line
-        if self.disable and (about != last or done == total or time.monotonic() - when > LINE_SECONDS):
-            self._line = (about, time.monotonic())
-            line = f"{datetime.now():%H:%M:%S} {done}/{total} {text}"
+    def _print(self, text: str) -> None:
+        """Print a line where there is no terminal."""
+        self._printed = time.monotonic()
+        if self.disable:
+            line = f"{datetime.now():%H:%M:%S} {text}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -81,11 +83,11 @@ def stage(what: str, done: int, total: int, unit: str) -> None:
         _running[-1].stage(what, done, total, unit)
 
 
-class BatchProgress(Callback):
-    """Reports the batches of a training or prediction.
+class TrainingProgress(Callback):
+    """Reports the batches of a training.
 
     Args:
-        what: What is going on.
+        what: What is trained.
     """
 
     def __init__(self, what: str) -> None:
@@ -93,17 +95,22 @@ class BatchProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report that no batch is done."""
-        self._report_training(trainer, 0)
+        del pl_module
+        self._report(trainer, 0)
 
     def on_train_batch_end(self, trainer: Trainer, *_arguments: Any) -> None:
         """Report the batch."""
-        self._report_training(trainer, trainer.global_step)
+        self._report(trainer, trainer.global_step)
 
-    def _report_training(self, trainer: Trainer, done: int) -> None:
+    def _report(self, trainer: Trainer, done: int) -> None:
         epochs = max(trainer.max_epochs or 0, 1)
-        what = f"{self.what}, epoch {min(trainer.current_epoch + 1, epochs)} of {epochs}"
+        what = f"training {self.what}, {epochs} epochs"
         stage(what, done, epochs * int(trainer.num_training_batches), "batches")
+
+
+class PredictionProgress(Callback):
+    """Reports the batches of a prediction."""
 
     def on_predict_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         """Report the batch."""
-        stage(self.what, arguments[3] + 1, int(trainer.num_predict_batches[0]), "batches")
+        stage("test images", arguments[3] + 1, int(trainer.num_predict_batches[0]), "batches")

@@ -25,7 +25,7 @@ from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.datasets import check_root, named_problems
 from anomalib_aprilgan.comparison.fingerprints import Fingerprints, argument_fingerprints, samples_hash, samples_of
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec, Training
-from anomalib_aprilgan.comparison.progress import BatchProgress, stage
+from anomalib_aprilgan.comparison.progress import TrainingProgress, stage
 from anomalib_aprilgan.comparison.runs import QUIET, silence
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on
 from anomalib_aprilgan.lightning_model import AprilGan
@@ -81,9 +81,7 @@ def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints]
     for path, name in missing.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with silence():
-            _train(
-                grid.models[name], modules[path], path, grid.trainer, BatchProgress(f"training the adapters of {name}")
-            )
+            _train(grid.models[name], modules[path], path, grid.trainer, TrainingProgress(f"the adapters of {name}"))
     models = {
         name: replace(spec, init_args={**spec.init_args, "adapters": str(paths[name])}, train=None)
         for name, spec in grid.models.items()
