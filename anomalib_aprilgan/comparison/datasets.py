@@ -6,20 +6,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import LabelName
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.fingerprints import CategoryFiles, category_files
-from anomalib_aprilgan.comparison.grid import DataSpec
+from anomalib_aprilgan.comparison.grid import DataSpec, Job
+from anomalib_aprilgan.comparison.progress import stage
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
+from anomalib_aprilgan.data.images import unreadable
+from anomalib_aprilgan.data.listing import is_hidden
 from anomalib_aprilgan.data.masks import check_datamodule
+
+PAIRS = "Images and masks do not belong together: every image of a defect needs a mask of its name"
+IMAGES = {*IMG_EXTENSIONS, ".gif", ".jfif", ".jp2", ".avif"}
 
 
 def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
@@ -38,9 +46,15 @@ def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
     wanted = spec.categories or category_names(datamodule)
     if datamodule.category and not isinstance(datamodule, DemoDataModule) and not hasattr(datamodule, "categories"):
         _check_categories(wanted, name, Path(datamodule.root))  # anomalib would download the whole data set
+    stage(f"preparing {name}", 0, 1, "data sets")
     build_datamodule(spec, wanted[0]).prepare_data()
     categories = spec.categories or category_names(datamodule)
-    return {category: _checked_files(spec, name, category) for category in categories}
+    files = {}
+    for number, category in enumerate(categories):
+        stage(f"checking the images of {name}/{category}", number, len(categories), "categories")
+        files[category] = _checked_files(spec, name, category)
+    stage(f"checking the images of {name}", len(categories), len(categories), "categories")
+    return files
 
 
 def check_root(datamodule: AnomalibDataModule, what: str) -> None:
@@ -57,20 +71,86 @@ def named_problems(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
-        msg = f"{what} can't be used: {error} {remedy}"
+        # pandas' error, if there are more images of defects than masks or fewer
+        reason = PAIRS if "equal len keys" in str(error) else str(error)
+        msg = f"{what} can't be used: {reason.rstrip('. ')}. {remedy}"
         raise ValueError(msg) from error
 
 
 def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
     """A category's files, whose lists can be made and whose masks belong to their images."""
     remedy = (
-        f"Correct its files, choose a data module that reads them, or leave it out of `datasets.{name}.categories`."
+        "Correct or convert its files, choose a data module that reads them, such as anomalib.data.Folder, or leave it "
+        f"out of `datasets.{name}.categories`."
     )
     with named_problems(f"The category {category!r} of the data set {name!r}", remedy):
         datamodule = build_datamodule(spec, category)
+        _check_formats(datamodule)
         datamodule.setup()
         check_datamodule(datamodule)
-    return category_files(datamodule)
+        files = category_files(datamodule)
+        _check_tested(files)
+    return files
+
+
+def _check_formats(datamodule: AnomalibDataModule) -> None:
+    """Check that the data module reads all images in the folders of its category, of which it would leave out some."""
+    module = sys.modules.get(type(datamodule).__module__.replace(".datamodules.", ".datasets."))
+    known = getattr(module, "IMG_EXTENSIONS", getattr(module, "EXTENSIONS", ()))
+    folder = Path(getattr(datamodule, "root", None) or "", datamodule.category)
+    if not (known and datamodule.category):
+        return
+    others = [
+        path for path in sorted(folder.glob("*/**/*")) if path.suffix.lower() in IMAGES and path.suffix not in known
+    ]
+    others = [path for path in others if not is_hidden(path, folder)]
+    if others:
+        msg = (
+            f"{type(datamodule).__name__} reads {', '.join(known)} and would leave out {len(others)} images, such as "
+            f"{others[0]}."
+        )
+        raise ValueError(msg)
+
+
+def _check_tested(files: CategoryFiles) -> None:
+    """Check that there are normal and abnormal test images, and that those without masks can be read too."""
+    labels = {label for label, _, _ in files.tested}
+    if files.tested and labels != {LabelName.NORMAL, LabelName.ABNORMAL}:
+        missing = "abnormal" if LabelName.NORMAL in labels else "normal"
+        msg = f"It has no {missing} test images, and all metrics need normal and abnormal ones."
+        raise ValueError(msg)
+    _check_readable([image for _, image, mask in files.tested if not mask])  # those with masks have been read
+
+
+def _check_readable(images: Sequence[str]) -> None:
+    problems = unreadable(images)
+    if problems:
+        msg = f"{len(problems)} of its images can't be read. {next(iter(problems.values()))}"
+        raise ValueError(msg)
+
+
+def check_references(jobs: Iterable[Job], categories: Mapping[str, Mapping[str, CategoryFiles]]) -> None:
+    """Check that there are images to draw references from, and that those which are drawn can be read.
+
+    Args:
+        jobs: Runs.
+        categories: The files of each category of each data set.
+
+    Raises:
+        ValueError: If not, naming the category.
+    """
+    drawn: dict[tuple[str, str], set[str]] = {}
+    for job in jobs:
+        files = categories[job.dataset][job.category]
+        if job.shots and files.tested:
+            drawn.setdefault((job.dataset, job.category), set()).update(files.references(job.shots, job.seed))
+    for (dataset, category), images in drawn.items():
+        remedy = f"Correct its training images, or leave it out of `datasets.{dataset}.categories`."
+        with named_problems(f"The category {category!r} of the data set {dataset!r}", remedy):
+            if not categories[dataset][category].normal:
+                msg = "It has no normal training images to draw references from"
+                raise ValueError(msg)
+            _check_readable(sorted(images))
 
 
 def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:

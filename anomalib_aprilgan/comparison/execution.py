@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -16,12 +15,12 @@ from typing import Any
 
 import joblib
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from anomalib_aprilgan.comparison.datasets import prepare_categories
+from anomalib_aprilgan.comparison.datasets import check_references, prepare_categories
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
+from anomalib_aprilgan.comparison.progress import RunsProgress, showing_progress
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
 from anomalib_aprilgan.comparison.runs import Outcome
 from anomalib_aprilgan.comparison.sweep import GIB, run_portion
@@ -57,11 +56,13 @@ def run_grid(
         msg = f"`memory_limit` must be a number of GiB above 0, got {memory_limit}."
         raise ValueError(msg)
     possible = {name: possible_shots(spec, grid.shots, name) for name, spec in grid.models.items()}
-    categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
-    training = training_fingerprints(grid)
-    with locked(output):
+    with showing_progress() as progress:
+        categories = {name: prepare_categories(spec, name) for name, spec in grid.datasets.items()}
         jobs = grid.jobs(categories, possible)
-        return _run_missing(grid, output, jobs, categories, training, (backend, n_jobs, memory_limit))
+        check_references(jobs, categories)
+        training = training_fingerprints(grid)
+        with locked(output):
+            return _run_missing(grid, output, jobs, categories, training, progress, (backend, n_jobs, memory_limit))
 
 
 def _run_missing(
@@ -70,6 +71,7 @@ def _run_missing(
     jobs: Sequence[Job],
     categories: Categories,
     training: Mapping[str, Fingerprints],
+    progress: RunsProgress,
     how: tuple[str, int, float | None],
 ) -> list[Row]:
     path = output / FILE
@@ -80,19 +82,18 @@ def _run_missing(
     check_unmixed(rows, now.values(), str(path))
     jobs = [job for job in now if job not in done]
     failed = []
-    with _bar(len(jobs), len(done)) as progress:
-        task = progress.tasks[0].id
-        ready = with_adapters(grid, output, training, {job.model for job in jobs})
-        for job, row, thumbnails in _results(ready, jobs, *how, progress.console):
-            row.update(now[job], settings=grid.settings(job.model, job.dataset))
-            check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
-            if thumbnails is not None:
-                save_thumbnails(thumbnails_path(output, job), thumbnails)
-            append_row(path, row)
-            if row["status"] != "ok":
-                failed.append(row)
-                progress.console.print(f"Failed: {job}: {row['error']}", markup=False, highlight=False)
-            progress.update(task, advance=1, description=str(job))
+    progress.begin(len(jobs), len(done))
+    ready = with_adapters(grid, output, training, {job.model for job in jobs})
+    for job, row, thumbnails in _results(ready, jobs, *how, progress.console):
+        row.update(now[job], settings=grid.settings(job.model, job.dataset))
+        check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
+        if thumbnails is not None:
+            save_thumbnails(thumbnails_path(output, job), thumbnails)
+        append_row(path, row)
+        if row["status"] != "ok":
+            failed.append(row)
+            progress.console.print(f"Failed: {job}: {row['error']}", markup=False, highlight=False)
+        progress.ended(job)
     return failed
 
 
@@ -158,11 +159,3 @@ def _import(module: str, backend: str) -> Any:
     except ImportError as error:
         msg = f"`backend` {backend!r} needs a package that is missing: pip install 'anomalib-aprilgan[{backend}]'."
         raise ImportError(msg) from error
-
-
-def _bar(total: int, done: int) -> Progress:
-    state, times = TextColumn("{task.completed}/{task.total} runs"), (TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)  # it keeps this stream, because runs redirect sys.stderr
-    progress = Progress(state, BarColumn(), *times, TextColumn("{task.description}"), console=console)
-    progress.add_task(f"{done} done before", total=total)
-    return progress

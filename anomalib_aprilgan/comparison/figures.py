@@ -122,7 +122,7 @@ def shots_figures(
     if unknown or not metrics:
         msg = f"`metrics` {unknown} are not among {METRICS}."
         raise ValueError(msg)
-    means, _ = over_categories(measured(_chosen(results, models, shots)), results)
+    means, _ = over_categories(_chosen(measured(results), models, shots), results)
     figures = {}
     names = _file_names("shots", results, ["dataset"])
     for dataset, part in means.groupby("dataset", sort=False):

@@ -21,7 +21,7 @@ from anomalib_aprilgan.data.masks import mask_files
 from anomalib_aprilgan.data.references import draw_references, normal_train_images
 
 Fingerprints = dict[str, str]
-Sample = tuple[int, str, tuple[str, ...]]
+Sample = tuple[int, str, tuple[str, ...]]  # label, image and masks
 Facts = Mapping[str, Any]  # a row of results, or the like of it
 TESTED, REFERENCES, WEIGHTS = "test images", "references", "adapters' weights"
 # What these are about; all others are about a model.
@@ -37,7 +37,7 @@ class CategoryFiles:
     """The files of a category.
 
     Args:
-        tested: Label, image and files of the mask of each test image.
+        tested: All test images.
         normal: Normal training images, from which references are drawn.
     """
 
@@ -47,9 +47,14 @@ class CategoryFiles:
     def fingerprints(self, shots: int, seed: int) -> Fingerprints:
         """The hashes of the test images with their masks, and of the references of a run, if there are enough."""
         found = {TESTED: samples_hash(self.tested)} if self.tested else {}
-        if 0 < shots <= len(self.normal):
-            found[REFERENCES] = _digest(map(file_hash, draw_references(self.normal, shots, seed)))
+        references = self.references(shots, seed)
+        if references:
+            found[REFERENCES] = _digest(map(file_hash, references))
         return found
+
+    def references(self, shots: int, seed: int) -> list[str]:
+        """The references of a run; none if there are too few images."""
+        return draw_references(self.normal, shots, seed) if 0 < shots <= len(self.normal) else []
 
 
 Categories = Mapping[str, Mapping[str, CategoryFiles]]  # by data set
@@ -63,17 +68,15 @@ def category_files(datamodule: AnomalibDataModule) -> CategoryFiles:
 
 
 def samples_of(dataset: Any) -> Iterator[Sample]:
-    """Label, image and files of the mask of each sample of a data set."""
+    """The samples of a data set; none if it has no table of them."""
     samples = getattr(dataset, "samples", None)
     for row in [] if samples is None else samples.itertuples():
-        masks = mask_files(getattr(row, "mask_path", None))
-        yield int(row.label_index), str(row.image_path), tuple(masks)
+        yield int(row.label_index), str(row.image_path), tuple(mask_files(getattr(row, "mask_path", None)))
 
 
 def samples_hash(samples: Iterable[Sample]) -> str:
     """The hash of labels, images and masks, whatever their names and order."""
-    hashes = (f"{label} {file_hash(image)} {' '.join(map(file_hash, masks))}" for label, image, masks in samples)
-    return _digest(sorted(hashes))
+    return _digest(sorted(f"{label} {' '.join(map(file_hash, (image, *masks)))}" for label, image, masks in samples))
 
 
 def facts_of(job: Job, grid: Grid, categories: Categories, training: Mapping[str, Fingerprints]) -> dict[str, Any]:
@@ -115,9 +118,7 @@ def _named_files(value: Any) -> Iterator[str]:
 
 
 def file_hash(path: str | Path) -> str:
-    """The hash of a file's content, read again only if the file has changed; "" for no file."""
-    if not path:
-        return ""
+    """The hash of a file's content, read again only if the file has changed."""
     state = os.stat(path)  # it is asked for thousands of files
     return _hash(str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 

@@ -124,9 +124,9 @@ class Grid:
 
     def arguments(self, model: str, dataset: str) -> dict[str, dict[str, Any]]:
         """The arguments of a model, with all else that changes it, and of a data set, as JSON holds them."""
-        spec = asdict(self.models[model])
-        others = {name: spec[name] for name in spec.keys() - {"class_path", "init_args", "shots"} if spec[name]}
-        arguments = {"model": {**spec["init_args"], **others}, "data": self.datasets[dataset].init_args}
+        spec = {name: value for name, value in asdict(self.models[model]).items() if value and name != "shots"}
+        del spec["class_path"]
+        arguments = {"model": {**spec.pop("init_args", {}), **spec}, "data": self.datasets[dataset].init_args}
         return json.loads(json.dumps(arguments, default=str))
 
     def jobs(self, categories: Mapping[str, Iterable[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from anomalib_aprilgan.comparison.fingerprints import check_unmixed
 from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
 from anomalib_aprilgan.safe_io import named_errors, write_whole
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,14 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 FILE = "results.jsonl"
 KEY = ["model", "dataset", "category", "shots", "seed"]
+NUMBER = (int, float, type(None))  # None: undefined, as pixel metrics without masks
+TEXTS = ("model", "model_class", "dataset", "data_class", "category", "settings", "status")
+EVERY_ROW = {**dict.fromkeys(TEXTS, str), "shots": int, "seed": int}
+FINISHED_ROW = {
+    **dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS, "seconds_per_image", "peak_memory_mib"], NUMBER),
+    **dict.fromkeys(["memory_kind", "device"], str),
+    "mask_size": int,
+}
 LOCK, HOLDER = ".lock", ".holder"
 LOCK_SECONDS = 10  # processes that load images for a comparison that was killed live on for up to 5, and hold its lock
 Row = dict[str, Any]
@@ -86,18 +95,19 @@ def read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         msg = f"There are no results in {path}: run `aprilgan compare` with this `output` first."
         raise FileNotFoundError(msg)
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    *lines, rest = path.read_bytes().split(b"\n")
     if rest:
         logger.warning("The last line of %s was cut off in the middle and is left out.", path)
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
-def _row(line: str, where: str) -> Row:
+def _row(line: bytes, where: str) -> Row:
     try:
         row = json.loads(line)
         schema = row["schema"]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        msg = f"{where} is not a result of `aprilgan compare`: {line[:80]!r}. Restore the file or remove this line."
+    except (ValueError, TypeError, KeyError) as error:
+        start = line[:80].decode(errors="replace")
+        msg = f"{where} is not a result of `aprilgan compare`: {start!r}. Restore the file or remove this line."
         raise ValueError(msg) from error
     if schema != SCHEMA:
         msg = (
@@ -105,6 +115,11 @@ def _row(line: str, where: str) -> Row:
             "another `output`, or use the version of anomalib-aprilgan that wrote it."
         )
         raise ValueError(msg)
+    for name, kind in {**EVERY_ROW, **(FINISHED_ROW if row.get("status") == "ok" else {"error": str})}.items():
+        if not isinstance(row.get(name, ...), kind):
+            problem = f"has {row[name]!r} as {name!r}" if name in row else f"lacks {name!r}"
+            msg = f"{where} {problem}. Restore the file, or remove this line, and its run will be repeated."
+            raise ValueError(msg)
     return row
 
 

@@ -32,6 +32,7 @@ from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import GroundTruth, read_ground_truth
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
 from anomalib_aprilgan.comparison.models import build_model, set_target
+from anomalib_aprilgan.comparison.progress import PredictionProgress
 from anomalib_aprilgan.comparison.provenance import adapters_digest, relative_paths, versions
 from anomalib_aprilgan.comparison.results import KEY, Row
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, make_thumbnails
@@ -188,8 +189,8 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need
     with tempfile.TemporaryDirectory() as folder:
-        collector = PredictionCollector(predictions)
-        engine = Engine(callbacks=[collector], default_root_dir=folder, **{**arguments, **grid.trainer})
+        callbacks = [PredictionCollector(predictions), PredictionProgress()]
+        engine = Engine(callbacks=callbacks, default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:
             engine.fit(model, datamodule=datamodule)
         engine.predict(model, datamodule=datamodule, return_predictions=False)

@@ -27,6 +27,7 @@ from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, free_
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
 from anomalib_aprilgan.comparison.models import build_model, can_be_swept, is_april_gan
+from anomalib_aprilgan.comparison.progress import PredictionProgress
 from anomalib_aprilgan.comparison.results import Row
 from anomalib_aprilgan.comparison.runs import (
     Outcome,
@@ -157,7 +158,9 @@ class Sweep:
         arguments = {**trainer_arguments(self.device), "enable_checkpointing": False, **self.grid.trainer}
         with silence(), tempfile.TemporaryDirectory() as folder:
             try:
-                trainer = Trainer(callbacks=[GracefulShutdown()], default_root_dir=folder, **arguments)
+                trainer = Trainer(
+                    callbacks=[GracefulShutdown(), PredictionProgress()], default_root_dir=folder, **arguments
+                )
                 shared = SharedPass(self.model, self.zero_shot, self.runs)
                 trainer.predict(shared, datamodule=self.datamodule, return_predictions=False)
                 shared.runs = ()  # the model keeps the trainer until its next run, and so all that it knows

@@ -67,7 +67,7 @@ def measured(results: pd.DataFrame) -> pd.DataFrame:
     """
     runs = results[results.status == "ok"].copy()
     if not len(runs):
-        msg = "There are no finished runs to make a table of: see the column `error` of the results."
+        msg = f"There are no finished runs to make a table or figure of. {failures(results)[0]}"
         raise ValueError(msg)
     columns = [*IMAGE_METRICS, *PIXEL_METRICS, *COSTS]
     runs[columns] = runs[columns].astype(float)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Collection, Mapping
@@ -19,17 +18,17 @@ from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning import seed_everything
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.datasets import check_root, named_problems
 from anomalib_aprilgan.comparison.fingerprints import Fingerprints, argument_fingerprints, samples_hash, samples_of
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec, Training
+from anomalib_aprilgan.comparison.progress import TrainingProgress, stage
 from anomalib_aprilgan.comparison.runs import QUIET, silence
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on
 from anomalib_aprilgan.lightning_model import AprilGan
-
-logger = logging.getLogger(__name__)
 
 
 def training_fingerprints(grid: Grid) -> dict[str, Fingerprints]:
@@ -75,12 +74,14 @@ def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints]
     """
     paths = {name: _path(grid.models[name], output, training[name]) for name in training if name in names}
     missing = {path: name for name, path in paths.items() if not path.exists()}
-    modules = {path: _data(grid.models[name].train, name, TrainerFn.FITTING) for path, name in missing.items()}
+    modules = {}
+    for number, (path, name) in enumerate(missing.items()):
+        stage(f"checking the training images of {name}", number, len(missing), "models")
+        modules[path] = _data(grid.models[name].train, name, TrainerFn.FITTING)
     for path, name in missing.items():
-        logger.info("Training the adapters of %s", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with silence():
-            _train(grid.models[name], modules[path], path, grid.trainer)
+            _train(grid.models[name], modules[path], path, grid.trainer, TrainingProgress(f"the adapters of {name}"))
     models = {
         name: replace(spec, init_args={**spec.init_args, "adapters": str(paths[name])}, train=None)
         for name, spec in grid.models.items()
@@ -96,13 +97,15 @@ def _path(spec: ModelSpec, output: Path, training: Fingerprints) -> Path:
     return output.resolve() / "adapters" / f"{digest}.ckpt"
 
 
-def _train(spec: ModelSpec, datamodule: AnomalibDataModule, path: Path, trainer: dict[str, Any]) -> None:
+def _train(
+    spec: ModelSpec, datamodule: AnomalibDataModule, path: Path, trainer: dict[str, Any], progress: Callback
+) -> None:
     seed_everything(0, workers=True, verbose=False)
     off = {"evaluator": False, "visualizer": False}
     model = instantiate(AnomalibModule, spec.class_path, {**spec.init_args, "adapters": None, **off})
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         arguments = {**QUIET, "devices": 1, **trainer, "max_epochs": spec.train.max_epochs, "limit_val_batches": 0}
-        engine = Engine(default_root_dir=folder, **arguments)
+        engine = Engine(callbacks=[progress], default_root_dir=folder, **arguments)
         engine.fit(model, datamodule=datamodule)
         engine.trainer.save_checkpoint(Path(folder) / "adapters.ckpt")
         os.replace(Path(folder) / "adapters.ckpt", path)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,6 +237,25 @@ def test_results_of_an_older_version_are_left_alone(run: Run, config: dict) -> N
     path.write_text('{"schema": 0, "model": "AprilGan"}\n')
     assert "has version 0 of the results" in run(config)
     assert path.read_text() == '{"schema": 0, "model": "AprilGan"}\n'
+
+
+@pytest.mark.parametrize("command", ["table", "figure"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There are no results in .*results.jsonl: run `aprilgan compare` with this `output` first"),
+        ("", "results.jsonl is empty"),
+        ('{"image": "000.png", "score": 0.5}\n', "results.jsonl, line 1 is not a result of `aprilgan compare`"),
+        ('{"schema": 1, "model": "A"}\n', "results.jsonl, line 1 lacks 'model_class'"),
+    ],
+)
+def test_folders_without_results(
+    aprilgan: Run, tmp_path: Path, command: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / FILE).write_text(content)
+    assert re.match(f"aprilgan: error: .*{message}", aprilgan(command, "--output", str(tmp_path)))
+    assert {path.name for path in tmp_path.iterdir()} <= {FILE}
 
 
 @CLUSTERS

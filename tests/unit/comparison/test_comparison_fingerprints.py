@@ -22,6 +22,7 @@ from anomalib_aprilgan.comparison.results import FILE, append_row, read_results,
 from anomalib_aprilgan.comparison.runs import Outcome
 from anomalib_aprilgan.comparison.training import training_fingerprints, with_adapters
 from conftest import DATASET
+from made_rows import made_row
 
 
 @pytest.fixture
@@ -34,8 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run_nothing(_: Grid, jobs: Sequence[Job], **_limits: object) -> tuple[list[Outcome], list[Job], str]:
-    facts = {"status": "ok", "error": None, "adapters_sha256": None}
-    return [(job, {**vars(job), **facts}, None) for job in jobs], [], ""
+    return [(job, made_row(job, adapters_sha256=None), None) for job in jobs], [], ""
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def test_a_change_during_the_comparison(folder: Path, grid: Grid, monkeypatch: p
 
 def test_rows_of_before_are_read_and_completed(folder: Path, grid: Grid) -> None:
     output = folder / "output"
-    old = {"settings": grid.settings("A", "parts"), "status": "ok", "adapters_sha256": "a"}
-    append_row(output / FILE, {**vars(Job("A", "parts", "bolt", 0, 0)), **old})
+    old = {"settings": grid.settings("A", "parts"), "adapters_sha256": "a"}
+    append_row(output / FILE, made_row(Job("A", "parts", "bolt", 0, 0), **old))
     execution.run_grid(grid, output)
     assert [row["shots"] for row in read_rows(output / FILE)] == [0, 1]
 
@@ -149,8 +149,7 @@ def test_rows_of_before_are_read_and_completed(folder: Path, grid: Grid) -> None
 def test_mixed_results_make_no_table(tmp_path: Path, field: str) -> None:
     for seed, found in ((0, "one"), (1, "other")):
         value = {"fingerprints": {"adapters": found}, "adapters_sha256": found}[field]
-        row = {**vars(Job("A", "parts", "bolt", 1, seed)), "settings": "", "status": "ok", field: value}
-        append_row(tmp_path / FILE, row)
+        append_row(tmp_path / FILE, made_row(Job("A", "parts", "bolt", 1, seed), **{field: value}))
     with pytest.raises(ValueError, match=r"The adapters.* of A.* are not the same in all results in .*a table would"):
         read_results(tmp_path)
 

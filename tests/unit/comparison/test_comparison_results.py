@@ -20,6 +20,7 @@ from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import SCHEMA, append_row, finished, read_results, read_rows, repair
 from anomalib_aprilgan.comparison.thumbnails import thumbnails_path
 from conftest import ROOT
+from made_rows import made_row
 
 CONFIGS = sorted([*(ROOT / "configs").glob("compare_*.yaml"), ROOT / "configs" / "vand.yaml"])
 GRID = Grid(
@@ -40,7 +41,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def row(job: Job = JOB, grid: Grid = GRID, status: str = "ok") -> dict:
-    return {**vars(job), "settings": grid.settings(job.model, job.dataset), "status": status}
+    error = None if status == "ok" else "RuntimeError: no memory"
+    return made_row(job, settings=grid.settings(job.model, job.dataset), status=status, error=error)
 
 
 def test_jobs() -> None:
@@ -174,15 +176,39 @@ def test_complete_file_is_not_repaired(path: Path) -> None:
         ("model,dataset\n", ValueError, "is not a result of `aprilgan compare`"),
         ("[]\n", ValueError, "is not a result of `aprilgan compare`"),
         ("{}\n", ValueError, "is not a result of `aprilgan compare`"),
+        (b"\xff\xfe\n", ValueError, "line 1 is not a result of `aprilgan compare`"),
+        (f'{{"schema": {SCHEMA}}}\n', ValueError, "line 1 lacks 'model'. Restore the file, or remove this line"),
         (f'{{"schema": {SCHEMA - 1}}}\n', ValueError, f"results.jsonl, line 1 has version {SCHEMA - 1} of the results"),
     ],
 )
-def test_unreadable_results(path: Path, content: str | None, error: type[Exception], message: str) -> None:
+def test_unreadable_results(path: Path, content: str | bytes | None, error: type[Exception], message: str) -> None:
     if content is not None:
-        path.write_text(content)
+        content = content if isinstance(content, bytes) else content.encode()
+        path.write_bytes(content)
     with pytest.raises(error, match=message):
         read_results(path.parent)
-    assert content is None or path.read_text() == content
+    assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize("status", ["ok", "failed"])
+@pytest.mark.parametrize("name", ["model", "shots", "status", "settings", "data_class"])
+def test_rows_that_lack_a_key_are_named(path: Path, status: str, name: str) -> None:
+    append_row(path, row())
+    cut = row(status=status)
+    del cut[name]
+    append_row(path, cut)
+    with pytest.raises(ValueError, match=f"results.jsonl, line 2 lacks '{name}'. .*its run will be repeated"):
+        read_results(path.parent)
+
+
+@pytest.mark.parametrize("name", ["image_AUROC", "pixel_PRO", "mask_size", "device", "seconds_per_image"])
+@pytest.mark.parametrize("value", [None, "text"])
+def test_finished_rows_without_numbers_are_named(path: Path, name: str, value: str | None) -> None:
+    changed = {key: each for key, each in row().items() if key != name} | ({name: [value]} if value else {})
+    append_row(path, changed)
+    problem = f"has \\['text'\\] as '{name}'" if value else f"lacks '{name}'"
+    with pytest.raises(ValueError, match=f"results.jsonl, line 1 {problem}"):
+        read_rows(path)
 
 
 def test_order_of_the_ends_does_not_matter(tmp_path: Path) -> None:

@@ -16,34 +16,18 @@ from rich.console import Console
 
 from anomalib_aprilgan.comparison import figures, render, tables
 from anomalib_aprilgan.comparison.grid import Job
-from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
 from anomalib_aprilgan.comparison.published import DATA_SETS, METHODS, is_published, published_number, read_table
 from anomalib_aprilgan.comparison.tables import Cell
 from anomalib_aprilgan.comparison.thumbnails import old_thumbnails_path, save_thumbnails, thumbnails_path
+from made_rows import made_row
 
 CATEGORIES = ("bottle", "cable")
 MODELS = {"April": "AprilGan", "Core": "Patchcore", "Mine": "Spade"}
 
 
 def run(model: str, category: str, shots: int, seed: int, value: float, **changes: object) -> dict:
-    return {
-        "model": model,
-        "model_class": MODELS[model],
-        "dataset": "MVTec",
-        "data_class": "MVTecAD",
-        "category": category,
-        "shots": shots,
-        "seed": seed,
-        "status": "ok",
-        "error": None,
-        "mask_size": 70,
-        **dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS], value),
-        "seconds_per_image": 0.5,
-        "peak_memory_mib": 100.0,
-        "memory_kind": "process",
-        "device": "cpu, 1 threads",
-        **changes,
-    }
+    changes = {"model_class": MODELS[model], "dataset": "MVTec", **changes}
+    return made_row(Job(model, "", category, shots, seed), value, **changes)
 
 
 @pytest.fixture
@@ -238,8 +222,10 @@ def test_a_category_without_a_number_leaves_none_for_all(results: pd.DataFrame) 
 
 
 def test_nothing_finished(results: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="There are no finished runs"):
-        tables.summary_tables(results.assign(status="failed"))
+    failed = results.assign(status="failed", error="RuntimeError: no memory\nmore")
+    for draw in (tables.summary_tables, lambda rows: figures.shots_figures(rows, ["image_AP"], None, None)):
+        with pytest.raises(ValueError, match=r"There are no finished runs .*Failed: April on MVTec.*no memory$"):
+            draw(failed)
 
 
 def test_markdown(results: pd.DataFrame) -> None:
