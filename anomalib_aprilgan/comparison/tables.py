@@ -202,7 +202,16 @@ def cost_table(results: pd.DataFrame) -> Table:
         "Seconds of predicting, less the first batch. The memory of a process holds CLIPs of other models too.",
         f"On {', '.join(sorted(runs.device.unique()))}.",
     ]
-    return Table("Cost", ["dataset", "shots", "model", "seconds per image", "peak MiB", "memory of"], rows, notes)
+    table = Table("Cost", ["dataset", "shots", "model", "seconds per image", "peak MiB", "memory of"], rows, notes)
+    return _with_passes(table, runs) if "sweep_seconds" in runs else table
+
+
+def _with_passes(table: Table, runs: pd.DataFrame) -> Table:
+    """The table with a run's part of the pass that it shared with others."""
+    passes = (runs.sweep_seconds / runs.sweep_runs).groupby([runs.dataset, runs.shots, runs.model])
+    rows = [[*row, _cost(part, 2)] for row, (_, part) in zip(table.rows, passes, strict=True)]
+    note = "Pass / runs: seconds of a pass that runs of an AprilGan share, references included, by their number."
+    return replace(table, columns=[*table.columns, "pass / runs"], rows=rows, notes=[*table.notes, note])
 
 
 def _cost(values: pd.Series, digits: int) -> Cell:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.data.utils import get_image_filenames
 from anomalib.deploy import TorchInferencer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_aprilgan.compat.onnx import session_with
 from anomalib_aprilgan.components.export import RAW, require
-from anomalib_aprilgan.data.images import is_hidden, read_image, readable
+from anomalib_aprilgan.data.images import read_image, readable
+from anomalib_aprilgan.data.listing import image_files
 
 Outputs = Mapping[str, NDArray]
 Run = Callable[[Tensor], Outputs]  # of an image (1, 3, H, W) in [0, 1]
@@ -110,7 +110,7 @@ def images_of(source: Path) -> list[Path]:
     Raises:
         ValueError: If none can be read.
     """
-    return readable(path for path in get_image_filenames(source) if not is_hidden(path, source))
+    return readable(image_files(source))
 
 
 def compare_export(

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 from anomalib.data.datasets import AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
-from PIL import Image
 
 from anomalib_aprilgan.compat.anomalib import category_folders
-from anomalib_aprilgan.data.images import is_hidden
+from anomalib_aprilgan.data.listing import NAMED_FILES, image_files
 
 logger = logging.getLogger(__name__)
 
 GOOD = "good"
-NAMED_FILES = 5
 COLUMNS = ["split", "label", "image_path", "mask_path"]
 
 
@@ -129,13 +127,14 @@ class PartsDataModule(TableDataModule):
 
     def table(self) -> pd.DataFrame:
         """All images of the category with their masks."""
-        folder = self.root / self.category
-        images = [*_images(folder / "train", [GOOD]), *_images(folder / "test")]
-        if not any(path.is_relative_to(folder / "test") for path in images):
+        folder = (self.root / self.category).resolve()
+        train, test = (_images(folder / split) for split in ("train", "test"))
+        if not test:
             msg = f"{str(folder / 'test')!r} has no images: put normal ones into its folder 'good', others beside it."
             raise FileNotFoundError(msg)
-        masks = _masks(folder)
-        rows = [(*path.relative_to(folder).parts[:2], str(path), masks.get(_key(path), "")) for path in images]
+        masks = _masks(folder / "ground_truth")
+        rows = [("train", label, str(path), "") for (label, *_), path in train.items() if label == GOOD]
+        rows += [("test", key[0], str(path), masks.get(key, "")) for key, path in test.items()]
         table = pd.DataFrame(rows, columns=COLUMNS)
         _check_masks(table, folder)
         return table
@@ -157,26 +156,30 @@ def _locate(root: Path, category: str | None) -> tuple[Path, str]:
     return root, category
 
 
-def _images(folder: Path, labels: Sequence[str] | None = None) -> list[Path]:
-    """All images in the folders of a split, or in some of them."""
-    suffixes = Image.registered_extensions()
-    found = sorted(path for path in folder.glob("*/**/*") if path.suffix.lower() in suffixes and path.is_file())
-    kept = [path for path in found if not is_hidden(path, folder)]
-    return [path for path in kept if labels is None or path.relative_to(folder).parts[0] in labels]
+def _images(folder: Path) -> dict[tuple[str, ...], Path]:
+    """The images in the folders of a split, by these folders' names and their own without suffix."""
+    found: dict[tuple[str, ...], Path] = {}
+    for path in image_files(folder) if folder.is_dir() and any(folder.iterdir()) else []:
+        *folders, _ = path.relative_to(folder).parts
+        key = (*folders, path.stem)
+        if not folders or key in found:
+            wrong = (
+                f"there are two images of one name, {str(found[key])!r} and this" if folders else "it is in no folder"
+            )
+            msg = f"{str(path)!r} can't be used: {wrong}. Images lie in {GOOD!r} or in a folder for their defect."
+            raise ValueError(msg)
+        found[key] = path
+    return found
 
 
-def _key(path: Path) -> tuple[str, str]:
-    """What an image and its mask share: the folder of the defect, and the name."""
-    return path.parent.name, path.stem
-
-
-def _masks(folder: Path) -> dict[tuple[str, str], str]:
-    paths = _images(folder / "ground_truth")
-    masks = {(path.parent.name, path.stem.removesuffix("_mask")): str(path) for path in paths}
-    if len(masks) < len(paths):
-        twins = sorted(set(map(str, paths)) - set(masks.values()))
-        msg = f"There are two masks of one name in {str(folder / 'ground_truth')!r}, such as {twins[0]!r}: keep one."
-        raise ValueError(msg)
+def _masks(folder: Path) -> dict[tuple[str, ...], str]:
+    masks: dict[tuple[str, ...], str] = {}
+    for (*folders, name), path in _images(folder).items():
+        key = (*folders, name.removesuffix("_mask"))
+        if key in masks:
+            msg = f"There are two masks of one name in {str(folder)!r}, {masks[key]!r} and {str(path)!r}: keep one."
+            raise ValueError(msg)
+        masks[key] = str(path)
     return masks
 
 

@@ -286,6 +286,10 @@ def test_all_tables_are_written(results: pd.DataFrame, tmp_path: Path) -> None:
 def test_cost(results: pd.DataFrame) -> None:
     table = tables.cost_table(results)
     assert [cell.mean for cell in table.rows[0]] == ["MVTec", "0", "April", 0.5, 100.0, "process"]
+    shared = results.assign(sweep_seconds=results.seed + 8.0, sweep_runs=4).where(results.model == "April")
+    table = tables.cost_table(results.assign(sweep_seconds=shared.sweep_seconds, sweep_runs=shared.sweep_runs))
+    assert [row[-1].mean for row in table.rows if row[2].mean == "April"] == pytest.approx([2.0, 2.125])
+    assert [np.isnan(row[-1].mean) for row in table.rows if row[2].mean != "April"] == [True] * 2
 
 
 # --- figures ---

@@ -51,7 +51,7 @@ def test_without_masks_there_are_image_metrics(parts: Path, engine: Engines, mak
 def test_faults_are_named(parts: Path, tmp_path: Path) -> None:
     masks = sorted((parts / "bolt" / "ground_truth").rglob("*.png"))
     shutil.copy(masks[0], masks[0].with_name(masks[0].stem.removesuffix("_mask") + ".tif"))
-    with pytest.raises(ValueError, match="two .* of one name"):
+    with pytest.raises(ValueError, match=r"two .* of one name"):
         PartsDataModule(parts).setup()
     masks[0].with_name(masks[0].stem.removesuffix("_mask") + ".tif").unlink()
     masks[0].unlink()
