@@ -21,13 +21,25 @@ Module = TypeVar("Module", bound=nn.Module)
 class AprilGanExport(ExportMixin):
     """anomalib's exports, of a model that is set up and without its text tower."""
 
+    uses_pool: bool
+
     def prepare(self) -> None:
         """Set up the model as a prediction does first."""
         raise NotImplementedError
 
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Path of the model in a pickle, without the text tower."""
+    def _prepare_export(self) -> None:
+        if self.uses_pool:
+            msg = "A pool can't be exported: images are compared with all others. Export without `pool`, `pool_source`."
+            raise ValueError(msg)
         self.prepare()
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Path of the model in a pickle, without the text tower.
+
+        Raises:
+            ValueError: If the model has a pool.
+        """
+        self._prepare_export()
         return ExportMixin.to_torch(without_text_tower(self), export_root, model_file_name)
 
     def to_onnx(
@@ -47,10 +59,11 @@ class AprilGanExport(ExportMixin):
 
         Raises:
             ModuleNotFoundError: If the extra ``onnx`` is not installed.
+            ValueError: If the model has a pool.
         """
         for module in ("onnx", "onnxscript"):
             require(module, "onnx")
-        self.prepare()
+        self._prepare_export()
         kwargs.setdefault("opset_version", OPSET)
         path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
         forget_traced_classes()

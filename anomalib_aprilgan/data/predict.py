@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from anomalib.data import ImageItem, PredictDataset
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import resize
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.compat.anomalib import change_class, common_folder
 from anomalib_aprilgan.data.images import decode, is_hidden, readable, scaled_by_anomalib
+from anomalib_aprilgan.data.references import folder_images
 
 
 class ImagesToPredict(PredictDataset):
@@ -41,6 +44,34 @@ def path_datasets(trainer: Trainer) -> dict[int, Any]:
     loaders = trainer.predict_dataloaders if trainer.predicting else None
     datasets = [getattr(loader, "dataset", None) for loader in loaders] if isinstance(loaders, list) else []
     return {number: dataset for number, dataset in enumerate(datasets) if isinstance(dataset, PredictDataset)}
+
+
+def run_loaders(trainer: Trainer) -> list[DataLoader]:
+    """New loaders of all images of the run at hand. The trainer's own can't be read twice at the same time."""
+    stage = "predict" if trainer.predicting else "test" if trainer.testing else "val"
+    own: Any = getattr(trainer, f"{stage}_dataloaders")
+    return [
+        DataLoader(each.dataset, each.batch_size or 1, num_workers=each.num_workers, collate_fn=each.collate_fn)
+        for each in (own if isinstance(own, list) else [own])
+    ]
+
+
+def listed_images(dataset: Any) -> list[str]:
+    """Files of the images of a data set; none where it does not list them, as one that is not anomalib's."""
+    images = getattr(dataset, "image_filenames", getattr(getattr(dataset, "samples", None), "image_path", ()))
+    return [str(path) for path in images]
+
+
+def source_loader(folder: str | Path) -> DataLoader:
+    """Loads all images in and below a folder that can be read, one by one; the names of the others are logged.
+
+    Raises:
+        ValueError: If there is no such folder or no image in it.
+    """
+    paths = readable(folder_images(folder, "pool_source"))
+    dataset = ImagesToPredict(folder)
+    dataset.image_filenames = paths
+    return DataLoader(dataset, collate_fn=dataset.collate_fn)
 
 
 def leave_out_unreadable(trainer: Trainer) -> None:

@@ -157,22 +157,22 @@ def normal_train_images(datamodule: AnomalibDataModule) -> list[str]:
     return [path for path in normal if not is_hidden(path, getattr(source, "root", None) or Path(path).parents[1])]
 
 
-def folder_images(folder: str | Path) -> list[str]:
-    """Paths of all images in and below a folder, or of the one image.
+def folder_images(folder: str | Path, argument: str = "few_shot_source") -> list[str]:
+    """Paths of all images in and below a folder, or of the one image. Errors name the argument that gave it.
 
     Raises:
         ValueError: If there is no such folder or no image in it.
     """
     if not Path(folder).exists():
-        msg = f"`few_shot_source` {str(folder)!r} does not exist. Give a folder or a list of normal images."
+        msg = f"`{argument}` {str(folder)!r} does not exist. Give a folder of images."
         raise ValueError(msg)
     try:
         images = [path for path in get_image_filenames(folder) if not is_hidden(path, folder)]
     except ValueError as error:
-        msg = f"`few_shot_source` {str(folder)!r} holds no images: {error}"
+        msg = f"`{argument}` {str(folder)!r} holds no images: {error}"
         raise ValueError(msg) from error
     if not images:
-        msg = f"`few_shot_source` {str(folder)!r} holds no images but hidden ones."
+        msg = f"`{argument}` {str(folder)!r} holds no images but hidden ones."
         raise ValueError(msg)
     return [str(path) for path in images]
 
