@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from anomalib_aprilgan.components.checkpoint import KEY
 from anomalib_aprilgan.components.pool import Pool, make_pool
 from anomalib_aprilgan.data.predict import listed_images, run_loaders, source_loader
 from anomalib_aprilgan.data.references import contents
@@ -23,6 +24,15 @@ from anomalib_aprilgan.memory import distances
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
+
+
+def identity(datasets: Sequence[Any]) -> object:
+    """What tells the images of data sets from others: their files' contents and augmentations. None: not known."""
+    files = [listed_images(dataset) for dataset in datasets]
+    if not all(files):
+        return None
+    changes = [repr(getattr(dataset, "augmentations", None)) for dataset in datasets]
+    return changes, {digest for paths in files for digest in contents(paths)}
 
 
 class AprilGanPool(LightningModule):
@@ -46,6 +56,7 @@ class AprilGanPool(LightningModule):
         self.pool_source = source
         self.uses_pool = self.calibrated_with_pool = images_of_the_run or source is not None
         self.current_pool: Pool | None = None
+        self._images_of_pool: object = None
         self.model.pool_share = int(self.uses_pool)
 
     def on_validation_start(self) -> None:
@@ -60,11 +71,15 @@ class AprilGanPool(LightningModule):
 
     on_predict_start = on_test_start
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whether thresholds were found with a pool; the pool itself is not kept."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY]["pool"] = self.calibrated_with_pool
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Look whether thresholds were found with a pool."""
         super().on_load_checkpoint(checkpoint)
-        arguments = checkpoint["hyper_parameters"]
-        self.calibrated_with_pool = bool(arguments.get("pool") or arguments.get("pool_source"))
+        self.calibrated_with_pool = checkpoint[KEY].get("pool", False)
 
     def forget_other_calibration(self) -> None:
         """Use theoretical ranges where a checkpoint's were found without a pool and there is one, or reversely."""
@@ -87,22 +102,15 @@ class AprilGanPool(LightningModule):
             msg = f"A pool is compared by one process, but there are {trainer.world_size}: use --trainer.devices 1."
             raise ValueError(msg)
         loaders = run_loaders(trainer) if self.pool_source is None else [source_loader(self.pool_source)]
-        if not loaders or self._is_filled(loaders):
+        images = identity([loader.dataset for loader in loaders])
+        if not loaders or (images is not None and images == self._images_of_pool):
             return
-        self.current_pool = None  # its files may be large: before others are written
+        self.current_pool = self._images_of_pool = None  # its files may be large: before others are written
         n_images = sum(len(loader.dataset) for loader in loaders)
         with trainer.precision_plugin.forward_context():
             shown = trainer.progress_bar_callback is not None
             self.current_pool = make_pool(self.model, self._batches(loaders), n_images, shown)
-
-    def _is_filled(self, loaders: Sequence[DataLoader]) -> bool:
-        """Whether the pool is of these images already, such as of a validation's that are tested then."""
-        datasets: list[Any] = [loader.dataset for loader in loaders]
-        files = [path for dataset in datasets for path in listed_images(dataset)]
-        changed = any(getattr(dataset, "augmentations", None) is not None for dataset in datasets)
-        if self.current_pool is None or changed or len(files) != sum(len(dataset) for dataset in datasets):
-            return False
-        return self.current_pool.files.keys() == set(contents(files))
+        self._images_of_pool = images
 
     def _batches(self, loaders: Sequence[DataLoader]) -> Iterator[Any]:
         """Batches as the model gets them."""

