@@ -49,15 +49,12 @@ class Pool:
         """Of the images in the pool with the content of these files; None: there is none."""
         return [self.files.get(digest) for digest in contents(paths)]
 
-    def encoded(self, numbers: list[int], device: torch.device) -> Encoded:
-        """What the encoder said of some images."""
-        return Encoded(self.embeddings[numbers].to(device), [tokens[numbers].to(device) for tokens in self.stages])
+    def encoded(self, numbers: list[int], like: Tensor) -> Encoded:
+        """What the encoder said of some images, with the type and on the device of ``like``."""
+        return Encoded(self.embeddings[numbers].to(like), [tokens[numbers].to(like) for tokens in self.stages])
 
     def rate(self, encoded: Encoded, numbers: list[int | None], image_size: int) -> tuple[Tensor, Tensor]:
-        """Image scores (B,) and maps (B, H, W) by the other images.
-
-        Image scores are scaled so that those of the pool are in [0, 1] before they are smoothed; maps are distances,
-        halved to the range [0, 1].
+        """Image scores (B,) and maps (B, H, W) by the other images, scaled so that those of the pool are in [0, 1].
 
         Args:
             encoded: Images.
@@ -72,7 +69,7 @@ class Pool:
         cosines = torch.stack([(each * others).sum(dim=-1) for each in unit])  # not a product: autocast would round it
         maxima, pool = (scale(values, self.maxima) for values in (maps.map_maxima(own_maps), self.maxima))
         smooth = smooth_against(maxima, cosines.masked_fill(same, -torch.inf), pool)
-        return smooth.to(encoded.embedding.device), own_maps.to(encoded.embedding.device) / 2
+        return smooth.to(encoded.embedding.device), scale(own_maps, self.scores).to(encoded.embedding.device)
 
     def _compare(self, stages: Sequence[Tensor], same: Tensor) -> Tensor:
         found = [scores_against([own], [pool], same).cpu() for own, pool in zip(stages, self.stages, strict=True)]

@@ -126,7 +126,7 @@ class AprilGanPool(LightningModule):
     def score_batch(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Text scores (B,) and anomaly maps (B, H, W), of which the pool is a part.
 
-        The mean of text and pool score takes the place of the text score, and the pool's map adds up to 1 per stage.
+        The mean of text and pool score takes the place of the text score, and the pool's map is added, 1 per stage.
         While adapters are untrained, the pool takes the place of text score and zero-shot map.
         """
         model, target, pool = self.model, self.model.target, self.current_pool
@@ -135,7 +135,7 @@ class AprilGanPool(LightningModule):
         numbers = pool.numbers(batch.image_path)
         known = [number for number in numbers if number is not None]
         whole = len(known) == len(numbers)
-        encoded = pool.encoded(known, batch.image.device) if whole else model.encode(batch.image)
+        encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
         score, pool_maps = pool.rate(encoded, numbers, model.image_size)
         pool_maps = pool_maps * model.memory.n_stages
         if self.loaded_adapters is not None:

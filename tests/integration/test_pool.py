@@ -56,11 +56,13 @@ def alone(make_model: Models, engine: Engines) -> Found:
 
 
 def test_a_pool_alone_equals_the_authors(alone: Found) -> None:
-    """Maps are halved distances for each of the 4 stages. Their images were resized by Pillow itself."""
+    """Maps are scaled by the range of the patch scores, for each of the 4 stages. Pillow itself resized theirs."""
     with np.load(GOLDEN / "pool.npz") as golden:
         names = [str(path).removeprefix("bolt/test/") for path in golden["bolt/image_paths"]]
         scores, maps = (torch.from_numpy(golden[f"bolt/{name}"]) for name in ("scores_k1_2_3", "anomaly_maps"))
-    close(alone, dict(zip(names, zip(scores, 2 * maps, strict=True), strict=True)), 5e-3)
+        patches = sum(torch.from_numpy(golden[f"bolt/scores_r{r}"]).mean(dim=0) for r in (1, 3, 5)) / 3
+    maps = 4 * (maps - patches.min()) / (patches.max() - patches.min())
+    close(alone, dict(zip(names, zip(scores, maps, strict=True), strict=True)), 0.02)
 
 
 @pytest.mark.parametrize("k_shot", [0, 2])
@@ -97,12 +99,10 @@ def test_a_folder_is_a_pool_with_what_can_be_read_of_it(
 
 
 @pytest.mark.parametrize("options", [{"half_precision_memory": True}, {"precision": "bf16-mixed"}])
-def test_half_precision(make_model: Models, engine: Engines, alone: Found, options: dict) -> None:
-    """Rounded features move distances by 3 %, and scores more, which are scaled by the pool's narrow range."""
-    found = predict(make_model, engine, BOLT / "test", adapters=None, pool=True, **options)
-    for name, (score, anomaly_map) in found.items():
-        torch.testing.assert_close(anomaly_map, alone[name][1], atol=0.03, rtol=0)
-        assert score.item() == pytest.approx(alone[name][0].item(), abs=0.1)
+def test_half_precision(make_model: Models, engine: Engines, options: dict) -> None:
+    """Features rounded to 8 bits move distances, which are scaled by the pool's narrow range, to maps up to 8."""
+    full = predict(make_model, engine, BOLT / "test", pool=True)
+    close(predict(make_model, engine, BOLT / "test", pool=True, **options), full, 0.2)
 
 
 def test_thresholds_are_those_of_a_validation_with_the_pool(
