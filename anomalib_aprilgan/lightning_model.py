@@ -33,6 +33,7 @@ from anomalib_aprilgan.components.export import AprilGanExport
 from anomalib_aprilgan.components.graceful_shutdown import GracefulShutdown
 from anomalib_aprilgan.components.metrics import default_metrics
 from anomalib_aprilgan.components.model_checkpoint import keep_checkpoints
+from anomalib_aprilgan.components.pool_predictions import AprilGanPool
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 TRAINED = "trained here"
 
 
-class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
+class AprilGan(AprilGanExport, AprilGanPool, AprilGanCheckpoint, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
@@ -71,6 +72,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
         false_positive_rate: Fraction of normal images, in [0, 1), called abnormal where they alone set thresholds.
+        pool: Score images by each other too, all those of a run (docs/beyond.md).
+        pool_source: Folder of unlabelled images by which to score those of a run. None: no such pool.
         pre_processor: Instance, or True for resizing to ``image_size`` and CLIP's normalisation.
         post_processor: Instance, or True for the rank-preserving one.
         evaluator: Instance, or True for AUROC, F1Score, F1Max and AUPR of images and pixels and AUPRO.
@@ -107,6 +110,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
         false_positive_rate: float = 0.01,
+        pool: bool = False,
+        pool_source: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -123,17 +128,17 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
-        self.adapters = adapters
+        self.adapters, self.learning_rate = adapters, learning_rate
         self.request = TargetRequest(
             class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
         )
-        self.learning_rate = learning_rate
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.model: AprilGanModel = AprilGanModel(
                 encoder, PromptEnsemble.read(prompts), image_size, coreset_sampling_ratio, half_precision_memory
             )
+        self.use_pool(pool, pool_source)
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
         self.loaded_adapters: str | None = None  # name or path of the weights; None: untrained
@@ -206,13 +211,16 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         """Set target and thresholds as a prediction would first, which needs no data module."""
         self.set_target()
         target, own = self.model.target, self.post_processor
-        if target.references.paths and isinstance(own, AprilGanPostProcessor) and not own.is_calibrated:
+        if not isinstance(own, AprilGanPostProcessor) or own.is_calibrated:
+            return
+        if target.references.paths and not self.uses_pool:  # the references' views are not compared with a pool
             scores = held_out_scores(self.model, target, self.reference_transform)
             own.calibrate_on_normal(*scores, self.model.map_upper_bound())
 
     def set_target(self) -> None:
         """Bring adapters and target in line with the arguments and the data, if they are not."""
         self.load_adapters()
+        self.forget_other_calibration()
         datamodule, model = current_datamodule(self), self.model
         class_name = resolve_class_name(self.request, datamodule, model.class_name, model.target_origin)
         by_hand = model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name
@@ -224,12 +232,8 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         if model.class_name is not None:
             logger.warning("Target changed: thresholds need a new validation.")
         logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
-        images = reference_images(references, self.reference_transform)
-        model.target = model.make_target(class_name, images, references)
+        model.target = model.make_target(class_name, reference_images(references, self.reference_transform), references)
         self._forget_calibration()
-
-    on_validation_start = set_target  # by now a checkpoint is restored and the model is on its device
-    on_test_start = on_predict_start = prepare
 
     def load_adapters(self) -> None:
         """Fetch and load named adapters, unless what is loaded, such as a checkpoint's, will do."""
@@ -240,7 +244,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
             self.model.adapters.load_file(fetch_adapters(name))
             self.loaded_adapters = name
             self._forget_calibration()
-        elif self.loaded_adapters is None:
+        elif self.loaded_adapters is None and not self.uses_pool:
             logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
 
     def _forget_calibration(self) -> None:
@@ -273,14 +277,13 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
 
     def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
         """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
-        target = self.model.target
-        text, anomaly_maps = self.model.score_parts(self.model.encode(batch.image), target)
+        text, anomaly_maps = self.score_batch(batch)
         maxima = map_maxima(anomaly_maps)
         check_finite(text + maxima, "scores", batch.image_path)
         own = unrepeated(batch, self.trainer, batch_idx)
         if own is not None:
             self._validation_scores.update(text[: len(own)], maxima[: len(own)], own.gt_label)
-        return batch.update(pred_score=self.model.image_score(text, maxima, target), anomaly_map=anomaly_maps)
+        return batch.update(pred_score=self.model.image_score(text, maxima), anomaly_map=anomaly_maps)
 
     def on_validation_epoch_end(self) -> None:
         """Set score bounds and thresholds from all validation images."""
@@ -290,8 +293,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         text, maxima, label = self._validation_scores.take()
         self.model.set_score_bounds(maxima if label is not None and label.any() != label.all() else None)
         if post_processor is not None:
-            scores = self.model.image_score(text, maxima)
-            post_processor.calibrate(scores, maxima, label, self.model.map_upper_bound())
+            post_processor.calibrate(self.model.image_score(text, maxima), maxima, label, self.model.map_upper_bound())
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Raise ValueError if one is not a finite number."""

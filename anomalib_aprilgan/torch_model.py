@@ -81,6 +81,7 @@ class AprilGanModel(nn.Module):
         self.class_name: str | None = None
         self.references = References()
         self.target_origin = RUN
+        self.pool_share = 0  # 1: a pool's maps, which add up to 1 per stage, are added to this model's
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
 
@@ -228,9 +229,9 @@ class AprilGanModel(nn.Module):
             self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
-        """Upper bound of anomaly maps: 1 per stage; 3 per stage with references, for the cosine distance."""
+        """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
         target = self.target if target is None else target
-        return float(self.memory.n_stages * (3 if target.is_few_shot else 1))
+        return float(self.memory.n_stages * ((3 if target.is_few_shot else 1) + self.pool_share))
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.

@@ -51,14 +51,26 @@ class KeepRaw(nn.Module):
 class AprilGanExport(ExportMixin):
     """anomalib's exports, of a model that is set up and without its text tower."""
 
+    uses_pool: bool
+
     def prepare(self) -> None:
         """Set up the model as a prediction does first."""
         raise NotImplementedError
 
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Path of the model in a pickle, without the text tower."""
+    def _prepare_export(self) -> None:
+        if self.uses_pool:
+            msg = "A pool can't be exported: images are compared with all others. Export without `pool`, `pool_source`."
+            raise ValueError(msg)
         self.prepare()
         logger.info(HOW_TO_CHECK)
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Path of the model in a pickle, without the text tower.
+
+        Raises:
+            ValueError: If the model has a pool.
+        """
+        self._prepare_export()
         return ExportMixin.to_torch(without_text_tower(self), export_root, model_file_name)
 
     def to_onnx(
@@ -78,11 +90,11 @@ class AprilGanExport(ExportMixin):
 
         Raises:
             ModuleNotFoundError: If the extra ``onnx`` is not installed.
+            ValueError: If the model has a pool.
         """
         for module in ("onnx", "onnxscript"):
             require(module, "onnx")
-        self.prepare()
-        logger.info(HOW_TO_CHECK)
+        self._prepare_export()
         kwargs = {"opset_version": OPSET, "verbose": False, **kwargs}
         with quiet_translation():
             path = ExportMixin.to_onnx(with_raw_values(self), export_root, model_file_name, input_size, **kwargs)

@@ -163,9 +163,7 @@ def _images(folder: Path) -> dict[tuple[str, ...], Path]:
         *folders, _ = path.relative_to(folder).parts
         key = (*folders, path.stem)
         if not folders or key in found:
-            wrong = (
-                f"there are two images of one name, {str(found[key])!r} and this" if folders else "it is in no folder"
-            )
+            wrong = f"it has the name of {str(found[key])!r}" if folders else "it is in no folder"
             msg = f"{str(path)!r} can't be used: {wrong}. Images lie in {GOOD!r} or in a folder for their defect."
             raise ValueError(msg)
         found[key] = path

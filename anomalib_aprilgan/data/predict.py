@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from anomalib.data import ImageItem, PredictDataset
@@ -17,6 +18,7 @@ from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.compat.anomalib import change_class
 from anomalib_aprilgan.data.images import decode, readable, scaled_by_anomalib
+from anomalib_aprilgan.data.listing import image_files
 
 
 class ImagesToPredict(PredictDataset):
@@ -43,6 +45,38 @@ def path_datasets(trainer: Trainer) -> dict[int, Any]:
     loaders = trainer.predict_dataloaders if trainer.predicting else None
     datasets = [getattr(loader, "dataset", None) for loader in loaders] if isinstance(loaders, list) else []
     return {number: dataset for number, dataset in enumerate(datasets) if isinstance(dataset, PredictDataset)}
+
+
+def run_loaders(trainer: Trainer) -> list[DataLoader]:
+    """New loaders of all images of the run at hand. The trainer's own can't be read twice at the same time."""
+    stage = "predict" if trainer.predicting else "test" if trainer.testing else "val"
+    own: Any = getattr(trainer, f"{stage}_dataloaders")
+    return [
+        DataLoader(each.dataset, each.batch_size or 1, num_workers=each.num_workers, collate_fn=each.collate_fn)
+        for each in (own if isinstance(own, list) else [own])
+    ]
+
+
+def listed_images(dataset: Any) -> list[str]:
+    """Files of the images of a data set; none where it does not list them, as one that is not anomalib's."""
+    images = getattr(dataset, "image_filenames", getattr(getattr(dataset, "samples", None), "image_path", ()))
+    return [str(path) for path in images]
+
+
+def source_loader(folder: str | Path) -> DataLoader:
+    """Loads all images in and below a folder that can be read, one by one; the names of the others are logged.
+
+    Raises:
+        ValueError: If there is no such folder or no image in it.
+    """
+    try:
+        paths = image_files(folder)
+    except (FileNotFoundError, ValueError) as error:
+        msg = f"`pool_source` {str(folder)!r} holds no images: {error} Give a folder of images."
+        raise ValueError(msg) from error
+    dataset = ImagesToPredict(folder)
+    dataset.image_filenames = readable(paths)
+    return DataLoader(dataset, collate_fn=dataset.collate_fn)
 
 
 def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
