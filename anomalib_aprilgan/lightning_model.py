@@ -17,16 +17,14 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
-from anomalib_aprilgan.compat import tiles
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
 from anomalib_aprilgan.components.arguments import check_arguments
-from anomalib_aprilgan.components.calibration import ValidationScores, held_out_scores
+from anomalib_aprilgan.components.calibration import ValidationScores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
 from anomalib_aprilgan.components.export import AprilGanExport
@@ -35,23 +33,23 @@ from anomalib_aprilgan.components.metrics import default_metrics
 from anomalib_aprilgan.components.model_checkpoint import keep_checkpoints
 from anomalib_aprilgan.components.pool_predictions import AprilGanPool
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, transform_of
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
 from anomalib_aprilgan.components.predictions import PredictionsTable
+from anomalib_aprilgan.components.target import AprilGanTarget
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.listing import take_over_listing
-from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
-from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, check_backbone, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, check_backbone
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
-from anomalib_aprilgan.target import HAND, TargetRequest
+from anomalib_aprilgan.target import TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 TRAINED = "trained here"
 
 
-class AprilGan(AprilGanExport, AprilGanPool, AprilGanCheckpoint, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
+class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint, AnomalibModule):  # type: ignore[misc]  # to_onnx differs, as in anomalib
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
@@ -206,62 +204,6 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanCheckpoint, AnomalibModule)
         """Encode the names of the auxiliary categories."""
         names = categories_to_train_on(current_datamodule(self))
         self._category_features = {name: self.model.encode_class_name(name) for name in names}
-
-    def prepare(self) -> None:
-        """Set target and thresholds as a prediction would first, which needs no data module."""
-        self.set_target()
-        target, own = self.model.target, self.post_processor
-        if not isinstance(own, AprilGanPostProcessor) or own.is_calibrated:
-            return
-        if target.references.paths and not self.uses_pool:  # the references' views are not compared with a pool
-            scores = held_out_scores(self.model, target, self.reference_transform)
-            own.calibrate_on_normal(*scores, self.model.map_upper_bound())
-
-    def set_target(self) -> None:
-        """Bring adapters and target in line with the arguments and the data, if they are not."""
-        self.load_adapters()
-        self.forget_other_calibration()
-        datamodule, model = current_datamodule(self), self.model
-        class_name = resolve_class_name(self.request, datamodule, model.class_name, model.target_origin)
-        by_hand = model.target_origin == HAND and not self.request.k_shot and class_name == model.class_name
-        if by_hand or tiles.keep_target(self):
-            return
-        references = resolve_references(self.request, datamodule, model.references)
-        if (class_name, references) == (model.class_name, model.references):
-            return
-        if model.class_name is not None:
-            logger.warning("Target changed: thresholds need a new validation.")
-        logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
-        model.target = model.make_target(class_name, reference_images(references, self.reference_transform), references)
-        self._forget_calibration()
-
-    def load_adapters(self) -> None:
-        """Fetch and load named adapters, unless what is loaded, such as a checkpoint's, will do."""
-        name = adapters_to_fetch(self.adapters, self.loaded_adapters, current_datamodule(self))
-        if name is not None:
-            check_backbone(name, self.hparams["backbone"], self.hparams["layers"])
-            logger.info("Adapters trained on %s", name)
-            self.model.adapters.load_file(fetch_adapters(name))
-            self.loaded_adapters = name
-            self._forget_calibration()
-        elif self.loaded_adapters is None and not self.uses_pool:
-            logger.warning("The adapters are untrained: anomaly maps are meaningless. Train them or set `adapters`.")
-
-    def _forget_calibration(self) -> None:
-        """Use theoretical ranges: target or adapters are not those that were validated."""
-        self.model.set_score_bounds(None)
-        if isinstance(self.post_processor, AprilGanPostProcessor) and self.model.class_name is not None:
-            self.post_processor.assume_range(self.model.map_upper_bound())
-
-    @property
-    def reference_paths(self) -> list[str]:
-        """Files of the reference images."""
-        return list(self.model.references.paths)
-
-    @property
-    def reference_transform(self) -> Transform:
-        """What makes a reference image the model's input."""
-        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.image_size)])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the stages' focal and dice losses of a batch with masks and categories."""

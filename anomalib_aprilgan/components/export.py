@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -52,10 +53,7 @@ class AprilGanExport(ExportMixin):
     """anomalib's exports, of a model that is set up and without its text tower."""
 
     uses_pool: bool
-
-    def prepare(self) -> None:
-        """Set up the model as a prediction does first."""
-        raise NotImplementedError
+    prepare: Callable[[], None]  # sets up the model as a prediction does first
 
     def _prepare_export(self) -> None:
         if self.uses_pool:
