@@ -39,6 +39,7 @@ from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_e
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, check_backbone, fetch_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
+from anomalib_aprilgan.memory import BankOptions
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
@@ -64,6 +65,9 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         with_replacement: Draw references with replacement, as the authors do.
         coreset_sampling_ratio: Fraction of each reference's patch tokens in memory banks, in (0, 1], as PatchCore.
         half_precision_memory: Keep memory banks in bfloat16, in half the memory.
+        reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
+        neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
+        reference_embeddings: Mix the distance to the references' embeddings into image scores.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -100,6 +104,9 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         with_replacement: bool = False,
         coreset_sampling_ratio: float = 1.0,
         half_precision_memory: bool = False,
+        reference_rotations: int = 1,
+        neighbourhoods: list[int] | tuple[int, ...] = (1,),
+        reference_embeddings: bool = False,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -111,6 +118,7 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     ) -> None:
         log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
+        neighbourhoods = plain(neighbourhoods)
         check_arguments(locals())
         check_backbone(adapters, backbone, layers)
         if pre_processor is True:
@@ -120,16 +128,16 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.adapters = adapters
-        self.request = TargetRequest(
-            class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
+        banks = BankOptions(
+            coreset_sampling_ratio, half_precision_memory, reference_rotations, neighbourhoods, reference_embeddings
         )
+        draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
+        self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
         self.learning_rate = learning_rate
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.model: AprilGanModel = AprilGanModel(
-                encoder, PromptEnsemble.read(prompts), image_size, coreset_sampling_ratio, half_precision_memory
-            )
+            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
         self.loaded_adapters: str | None = None  # name or path of the weights; None: untrained
