@@ -41,6 +41,7 @@ from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_e
 from anomalib_aprilgan.data.listing import take_over_listing
 from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, check_backbone
 from anomalib_aprilgan.maps import check_finite, map_maxima
+from anomalib_aprilgan.memory import BankOptions
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
@@ -66,6 +67,9 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         with_replacement: Draw references with replacement, as the authors do.
         coreset_sampling_ratio: Fraction of each reference's patch tokens in memory banks, in (0, 1], as PatchCore.
         half_precision_memory: Keep memory banks in bfloat16, in half the memory.
+        reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
+        neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
+        reference_embeddings: Mix the distance to the references' embeddings into image scores.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -104,6 +108,9 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         with_replacement: bool = False,
         coreset_sampling_ratio: float = 1.0,
         half_precision_memory: bool = False,
+        reference_rotations: int = 1,
+        neighbourhoods: list[int] | tuple[int, ...] = (1,),
+        reference_embeddings: bool = False,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -117,6 +124,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     ) -> None:
         log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
+        neighbourhoods = plain(neighbourhoods)
         check_arguments(locals())
         check_backbone(adapters, backbone, layers)
         if pre_processor is True:
@@ -127,15 +135,15 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
         self.adapters, self.learning_rate = adapters, learning_rate
-        self.request = TargetRequest(
-            class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
+        banks = BankOptions(
+            coreset_sampling_ratio, half_precision_memory, reference_rotations, neighbourhoods, reference_embeddings
         )
+        draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
+        self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.model: AprilGanModel = AprilGanModel(
-                encoder, PromptEnsemble.read(prompts), image_size, coreset_sampling_ratio, half_precision_memory
-            )
+            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
         self.use_pool(pool, pool_source)
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}

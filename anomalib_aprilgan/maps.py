@@ -15,6 +15,8 @@ from torch.nn import functional as F
 LOGIT_SCALE = 100.0
 # A range narrower than this fraction of the theoretical one would magnify rounding errors.
 NARROW = 1e-3
+# Cosine distances of embeddings count so many times before they are bounded; docs/beyond.md has what others give.
+EMBEDDING_SCALE = 5.0
 
 
 def stage_probabilities(tokens: Tensor, text_features: Tensor, image_size: int) -> Tensor:
@@ -61,6 +63,11 @@ def text_score(embedding: Tensor, text_features: Tensor) -> Tensor:
     """
     logits = LOGIT_SCALE * F.normalize(embedding, dim=-1) @ text_features.mT
     return logits.softmax(dim=-1)[..., 1]
+
+
+def embedding_score(distance: Tensor) -> Tensor:
+    """Score (B,) in [0, 1) of the cosine distance (B,) of image embeddings to the nearest of the references'."""
+    return 1 - torch.exp(-EMBEDDING_SCALE * distance)
 
 
 def few_shot_score(text: Tensor, maximum: Tensor, bounds: Tensor) -> Tensor:

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,80 @@ from torch.nn import functional as F
 # 64 MiB of similarities are held at once, however large batch and bank are. Products with more rows of the bank are a
 # third slower on CPUs: benchmarks/memory_search.py.
 QUERIES_PER_PASS, ROWS_PER_PASS = 2**13, 2**11
+
+
+@dataclass(frozen=True)
+class BankOptions:
+    """How memory banks are filled and searched.
+
+    Args:
+        coreset_sampling_ratio: Fraction of each reference image's patch tokens that is kept, in (0, 1].
+        half_precision: Keep rows in bfloat16.
+        rotations: Copies of each reference image: 1, itself; 4, turned by quarters; 8, these and their mirror images.
+        neighbourhoods: Odd numbers r: tokens are means over r x r patches; distances are means over all r.
+        embeddings: Also keep the reference images' embeddings, as a bank of their own after those of the stages.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    coreset_sampling_ratio: float = 1.0
+    half_precision: bool = False
+    rotations: int = 1
+    neighbourhoods: tuple[int, ...] = (1,)
+    embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
+        if not 0 < self.coreset_sampling_ratio <= 1:
+            msg = f"`coreset_sampling_ratio` must be a fraction, 0 < ratio <= 1; got {self.coreset_sampling_ratio}."
+            raise ValueError(msg)
+        if self.rotations not in {1, 4, 8}:
+            msg = f"`reference_rotations` must be 1, 4 or 8 copies of each image, got {self.rotations}."
+            raise ValueError(msg)
+        odd = all(isinstance(r, int) and r > 0 and r % 2 for r in self.neighbourhoods)
+        if not odd or not self.neighbourhoods or len(set(self.neighbourhoods)) < len(self.neighbourhoods):
+            msg = f"`neighbourhoods` must be different odd numbers of patches, as [1, 3]; got {self.neighbourhoods}."
+            raise ValueError(msg)
+
+    @property
+    def changed(self) -> str:
+        """What differs from the paper, in words that tell banks apart; "" if nothing does."""
+        return ", ".join(
+            f"{each.name} {getattr(self, each.name)}"
+            for each in fields(self)[2:]  # the ratio is told by itself; half precision is only how rows are stored
+            if getattr(self, each.name) != each.default
+        )
+
+    def widths(self, stages: Sequence[int], embedding: int) -> list[int]:
+        """Width of each bank, from those of the stages and of the joint space."""
+        return [width for width in stages for _ in self.neighbourhoods] + [embedding] * self.embeddings
+
+    def compared(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+        """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E)."""
+        tokens = [local_means(each, r) for each in stages for r in self.neighbourhoods]
+        return [*tokens, embedding.unsqueeze(1)] if self.embeddings else tokens
+
+    def rows(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+        """What each bank keeps of one reference image's R copies: (1, rows, D)."""
+        ratio = self.coreset_sampling_ratio
+        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(embedding, stages)]
+        return [each.flatten(0, 1).unsqueeze(0) for each in tokens]
+
+
+def turned(images: Tensor, rotations: int) -> Tensor:
+    """Copies (rotations * B, 3, H, W) of square images (B, 3, H, W): 1, 4 quarter turns, or 8 with mirror images."""
+    mirrored = [images, images.flip(-1)] if rotations == 8 else [images]
+    return torch.cat([each.rot90(quarter, (-2, -1)) for each in mirrored for quarter in range(min(rotations, 4))])
+
+
+def local_means(tokens: Tensor, r: int) -> Tensor:
+    """Means over r x r patches of tokens (B, N, D) of a square grid; patches beyond the border do not count."""
+    if r == 1:
+        return tokens
+    side = math.isqrt(tokens.shape[1])
+    grid = tokens.mT.unflatten(-1, (side, side))
+    return F.avg_pool2d(grid, r, stride=1, padding=r // 2, count_include_pad=False).flatten(2).mT
 
 
 class MemoryBank(nn.Module):

@@ -32,6 +32,7 @@ class TargetRequest:
         with_replacement: Whether an image may be drawn again.
         seed: Of the draw.
         coreset_sampling_ratio: Fraction of each reference's patch tokens that memory banks keep.
+        banks: What else of the memory banks differs from the paper (``BankOptions.changed``).
 
     Raises:
         ValueError: If ``k_shot`` is negative or the class name is empty.
@@ -43,6 +44,7 @@ class TargetRequest:
     with_replacement: bool = False
     seed: int = 0
     coreset_sampling_ratio: float = 1.0
+    banks: str = ""
 
     def __post_init__(self) -> None:
         if self.k_shot < 0:
@@ -56,9 +58,9 @@ class TargetRequest:
             check_class_name(self.class_name)
 
     @property
-    def draw(self) -> tuple[int, bool, int, float]:
+    def draw(self) -> tuple[int, bool, int, float, str]:
         """All that decides which patch tokens are drawn from a source."""
-        return self.k_shot, self.with_replacement, self.seed, self.coreset_sampling_ratio
+        return self.k_shot, self.with_replacement, self.seed, self.coreset_sampling_ratio, self.banks
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class References:
         source: Folder or list from which they were drawn, as text. None: the data module.
         with_replacement: Whether an image could be drawn again.
         seed: Of the draw.
+        banks: What else of the memory banks differs from the paper.
     """
 
     digests: tuple[str, ...] = ()
@@ -82,6 +85,7 @@ class References:
     source: str | None = field(default=None, compare=False)
     with_replacement: bool = field(default=False, compare=False)
     seed: int = field(default=0, compare=False)
+    banks: str = ""
 
     def __str__(self) -> str:
         folders: dict[str, list[str]] = {str(Path(path).parent): [] for path in self.paths}
@@ -90,15 +94,16 @@ class References:
         return "; ".join(f"{', '.join(names)} in {folder}" for folder, names in folders.items()) or "none"
 
     @classmethod
-    def of_pixels(cls, images: Tensor | None, coreset_sampling_ratio: float) -> References:
+    def of_pixels(cls, images: Tensor | None, coreset_sampling_ratio: float, banks: str = "") -> References:
         """Reference images (K, 3, H, W) without files, which are told apart by their pixels alone."""
         pixels = [] if images is None else [image.float().cpu().numpy().tobytes() for image in images]
-        return cls(tuple(hashlib.sha256(each).hexdigest() for each in pixels), coreset_sampling_ratio)
+        digests = tuple(hashlib.sha256(each).hexdigest() for each in pixels)
+        return cls(digests, coreset_sampling_ratio, banks=banks)
 
     @property
-    def draw(self) -> tuple[int, bool, int, float]:
+    def draw(self) -> tuple[int, bool, int, float, str]:
         """All that decided which patch tokens were drawn from the source."""
-        return len(self.paths), self.with_replacement, self.seed, self.coreset_sampling_ratio
+        return len(self.paths), self.with_replacement, self.seed, self.coreset_sampling_ratio, self.banks
 
 
 @dataclass(frozen=True)

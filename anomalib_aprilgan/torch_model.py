@@ -18,7 +18,7 @@ from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.cost import warn_of_slow_search
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
-from anomalib_aprilgan.memory import MemoryBank, coreset, distances, make_banks
+from anomalib_aprilgan.memory import BankOptions, MemoryBank, distances, make_banks, turned
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
 
@@ -42,11 +42,7 @@ class AprilGanModel(nn.Module):
         encoder: The frozen CLIP.
         prompts: The prompts about normal and abnormal objects.
         image_size: Height and width of images and anomaly maps in pixels.
-        coreset_sampling_ratio: Fraction of each reference image's patch tokens that memory banks keep, in (0, 1].
-        half_precision_memory: Keep memory banks in bfloat16.
-
-    Raises:
-        ValueError: If the ratio is out of range.
+        banks: How memory banks are filled and searched.
 
     Example:
         >>> model = AprilGan("demo", "demo", 224, adapters=None).model
@@ -64,19 +60,16 @@ class AprilGanModel(nn.Module):
         encoder: ClipEncoder,
         prompts: PromptEnsemble,
         image_size: int,
-        coreset_sampling_ratio: float = 1.0,
-        half_precision_memory: bool = False,
+        banks: BankOptions | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < coreset_sampling_ratio <= 1:
-            msg = f"`coreset_sampling_ratio` must be a fraction, 0 < ratio <= 1; got {coreset_sampling_ratio}."
-            raise ValueError(msg)
         self.encoder = encoder
         self.prompts = prompts
         self.image_size = image_size
         self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
-        self.coreset_sampling_ratio = coreset_sampling_ratio
-        self.memory = MemoryBank(encoder.widths, torch.bfloat16 if half_precision_memory else torch.float32)
+        self.banks = banks or BankOptions()
+        widths = self.banks.widths(encoder.widths, encoder.embed_dim)
+        self.memory = MemoryBank(widths, torch.bfloat16 if self.banks.half_precision else torch.float32)
         # The model's own target: its tensors are buffers, so that they follow the model to devices and exports.
         self.class_name: str | None = None
         self.references = References()
@@ -111,18 +104,19 @@ class AprilGanModel(nn.Module):
             features = self.encode_class_name(class_name)
             banks = () if reference_images is None else self.encode_references(reference_images)
             bounds = torch.full_like(self.score_bounds, torch.nan)
-        known = references or References.of_pixels(reference_images, self.coreset_sampling_ratio)
+        ratio, changed = self.banks.coreset_sampling_ratio, self.banks.changed
+        known = references or References.of_pixels(reference_images, ratio, changed)
         return Target(class_name, known, features, banks, bounds, HAND if references is None else RUN)
 
     def encode_references(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Memory bank (K * N, D) of each stage, encoded one image at a time: K may be more than memory holds."""
+        """Each memory bank, with the same number of rows per image; encoded one by one: K may exceed the memory."""
         parts = images.to(self.text_features.device).split(1)
-        encoded = [[coreset(each, self.coreset_sampling_ratio) for each in self.encode(part).stages] for part in parts]
+        encoded = [self.banks.rows(*self.encode(turned(part, self.banks.rotations))) for part in parts]
         stages = [torch.cat(tokens) for tokens in zip(*encoded, strict=True)]
         # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        warn_of_slow_search(self.encoder, stages, self.coreset_sampling_ratio)
+        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, self.banks.rotations)
         return make_banks(stages, self.memory.dtype)
 
     @property
@@ -193,10 +187,17 @@ class AprilGanModel(nn.Module):
         """
         text, anomaly_maps = zero_shot or self._zero_shot_parts(encoded, target.text_features)
         if target.is_few_shot:
-            to_references = distances(encoded.stages, target.banks)
-            with _full_precision(encoded.embedding):
-                anomaly_maps = anomaly_maps + maps.few_shot_map(to_references, self.image_size)
+            text, few_shot_map = self.compare_with_references(encoded, target, text)
+            anomaly_maps = anomaly_maps + few_shot_map
         return text, anomaly_maps
+
+    def compare_with_references(self, encoded: Encoded, target: Target, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Text scores (B,), into which the embeddings' distances are mixed if banks have them; few-shot map."""
+        found = distances(self.banks.compared(*encoded), target.banks)
+        with _full_precision(encoded.embedding):
+            if self.banks.embeddings:
+                text = (text + maps.embedding_score(found.pop()[:, 0])) / 2
+            return text, maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
 
     def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
         projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
@@ -231,7 +232,7 @@ class AprilGanModel(nn.Module):
     def map_upper_bound(self, target: Target | None = None) -> float:
         """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
         target = self.target if target is None else target
-        return float(self.memory.n_stages * ((3 if target.is_few_shot else 1) + self.pool_share))
+        return float(len(self.encoder.widths) * ((3 if target.is_few_shot else 1) + self.pool_share))
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.

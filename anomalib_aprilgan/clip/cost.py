@@ -49,15 +49,16 @@ def least_tower_cost(encoder: ClipEncoder) -> int:
     return 2 * weights * (encoder.image_size // COARSEST) ** 2
 
 
-def warn_of_slow_search(encoder: ClipEncoder, stages: Sequence[Tensor], ratio: float) -> None:
+def warn_of_slow_search(encoder: ClipEncoder, stages: Sequence[Tensor], ratio: float, copies: int = 1) -> None:
     """Warn if the search in memory banks makes an image cost more than ten passes of the tower.
 
     Args:
         encoder: The frozen CLIP.
         stages: Rows (K, M / K, D) of each stage's bank, of K reference images.
         ratio: Fraction of the references' patch tokens that these are.
+        copies: Of each reference image.
     """
-    banks = [(round(rows.shape[1] / ratio), rows.shape[0] * rows.shape[1], rows.shape[2]) for rows in stages]
+    banks = [(round(rows.shape[1] / ratio / copies), rows.shape[0] * rows.shape[1], rows.shape[2]) for rows in stages]
     search = search_cost(banks)
     if search <= LIMIT * least_tower_cost(encoder):
         return

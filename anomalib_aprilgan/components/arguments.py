@@ -54,6 +54,12 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a fraction of the patch tokens, 0 < ratio <= 1",
     ),
     "half_precision_memory": FLAG,
+    "reference_rotations": (lambda value: _is_whole(value) and value in {1, 4, 8}, "1, 4 or 8 copies of each image"),
+    "neighbourhoods": (
+        lambda value: isinstance(value, list | tuple) and all(_is_whole(r, 1) and r % 2 for r in value) and bool(value),
+        "a list of odd numbers of patches, such as [1, 3]",
+    ),
+    "reference_embeddings": FLAG,
     "seed": (lambda value: _is_whole(value) and value < 2**63, "a whole number from 0 on"),
     "prompts": (
         lambda value: value is None or _is_text(value) or isinstance(value, dict | Path),

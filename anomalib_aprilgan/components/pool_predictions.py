@@ -19,8 +19,7 @@ from anomalib_aprilgan.components.checkpoint import KEY
 from anomalib_aprilgan.components.pool import Pool, make_pool
 from anomalib_aprilgan.data.predict import listed_images, run_loaders, source_loader
 from anomalib_aprilgan.data.references import contents
-from anomalib_aprilgan.maps import few_shot_map, map_maxima
-from anomalib_aprilgan.memory import distances
+from anomalib_aprilgan.maps import map_maxima
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
@@ -137,12 +136,13 @@ class AprilGanPool(LightningModule):
         whole = len(known) == len(numbers)
         encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
         score, pool_maps = pool.rate(encoded, numbers, model.image_size)
-        pool_maps = pool_maps * model.memory.n_stages
+        pool_maps = pool_maps * len(model.encoder.widths)
         if self.loaded_adapters is not None:
             text, anomaly_maps = model.score_parts(encoded, target)
             return (text + score) / 2, anomaly_maps + pool_maps
         if target.is_few_shot:
-            pool_maps = pool_maps + few_shot_map(distances(encoded.stages, target.banks), model.image_size)
+            score, few_shot_map = model.compare_with_references(encoded, target, score)
+            pool_maps = pool_maps + few_shot_map
         return score, pool_maps
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:

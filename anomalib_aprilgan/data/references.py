@@ -54,6 +54,7 @@ def resolve_references(
     return References(
         digests=tuple(contents(paths)),
         coreset_sampling_ratio=request.coreset_sampling_ratio,
+        banks=request.banks,
         paths=tuple(paths),
         source=_as_text(request.source),
         with_replacement=request.with_replacement,
