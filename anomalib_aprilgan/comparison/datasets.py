@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
+from anomalib_aprilgan.data.images import check_header
+from anomalib_aprilgan.data.listing import take_over_listing
 from anomalib_aprilgan.data.masks import check_datamodule
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_categories(spec: DataSpec, name: str) -> list[str]:
@@ -55,12 +60,22 @@ def _check_files(spec: DataSpec, name: str, category: str) -> None:
     try:
         datamodule.setup()
         check_datamodule(datamodule)
+        misread = [path for path in datamodule.test_data.samples.image_path if check_header(path)]
     except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
         msg = (
             f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
             f"data module that reads them, or leave it out of `datasets.{name}.categories`."
         )
         raise ValueError(msg) from error
+    if misread:
+        logger.warning(
+            "anomalib, through which all models but AprilGan read, changes %d images of the category %r of %r, such as "
+            "%s: it ignores EXIF rotation and makes levels above 255 white. Convert them first.",
+            len(misread),
+            category,
+            name,
+            misread[0],
+        )
 
 
 def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:
@@ -80,6 +95,7 @@ def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:
 def build_datamodule(spec: DataSpec, category: str | None) -> AnomalibDataModule:
     """The data module of a category; of the whole data set if its class knows no categories."""
     kind = find_class(spec.class_path, AnomalibDataModule, "datasets")
+    take_over_listing()  # before the first AprilGan too, so that all runs have the same images
     has_categories = category is not None and "category" in inspect.signature(kind).parameters
     extra = {"category": category} if has_categories else {}
     return instantiate(AnomalibDataModule, spec.class_path, {**spec.init_args, **extra})
