@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import LabelName
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.fingerprints import CategoryFiles, category_files
@@ -22,12 +22,13 @@ from anomalib_aprilgan.comparison.grid import DataSpec, Job
 from anomalib_aprilgan.comparison.progress import stage
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.images import unreadable
-from anomalib_aprilgan.data.listing import is_hidden
+from anomalib_aprilgan.data.images import SUFFIXES, check_header, unreadable
+from anomalib_aprilgan.data.listing import is_hidden, take_over_listing
 from anomalib_aprilgan.data.masks import check_datamodule
 
+logger = logging.getLogger(__name__)
+
 PAIRS = "Images and masks do not belong together: every image of a defect needs a mask of its name"
-IMAGES = {*IMG_EXTENSIONS, ".gif", ".jfif", ".jp2", ".avif"}
 
 
 def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
@@ -90,7 +91,21 @@ def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
         check_datamodule(datamodule)
         files = category_files(datamodule)
         _check_tested(files)
+        _warn_of_misread(files, name, category)
     return files
+
+
+def _warn_of_misread(files: CategoryFiles, name: str, category: str) -> None:
+    misread = [image for _, image, _ in files.tested if check_header(image)]
+    if misread:
+        logger.warning(
+            "anomalib, through which all models but AprilGan read, changes %d images of the category %r of %r, such as "
+            "%s: it ignores EXIF rotation and makes levels above 255 white. Convert them first.",
+            len(misread),
+            category,
+            name,
+            misread[0],
+        )
 
 
 def _check_formats(datamodule: AnomalibDataModule) -> None:
@@ -101,7 +116,7 @@ def _check_formats(datamodule: AnomalibDataModule) -> None:
     if not (known and datamodule.category):
         return
     others = [
-        path for path in sorted(folder.glob("*/**/*")) if path.suffix.lower() in IMAGES and path.suffix not in known
+        path for path in sorted(folder.glob("*/**/*")) if path.suffix.lower() in SUFFIXES and path.suffix not in known
     ]
     others = [path for path in others if not is_hidden(path, folder)]
     if others:
@@ -170,6 +185,7 @@ def _check_categories(categories: Sequence[str], name: str, root: Path) -> None:
 def build_datamodule(spec: DataSpec, category: str | None) -> AnomalibDataModule:
     """The data module of a category; of the whole data set if its class knows no categories."""
     kind = find_class(spec.class_path, AnomalibDataModule, "datasets")
+    take_over_listing()  # before the first AprilGan too, so that all runs have the same images
     has_categories = category is not None and "category" in inspect.signature(kind).parameters
     extra = {"category": category} if has_categories else {}
     datamodule = instantiate(AnomalibDataModule, spec.class_path, {**spec.init_args, **extra})

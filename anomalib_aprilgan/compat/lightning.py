@@ -90,8 +90,8 @@ def own_loaders(trainer: Trainer) -> list[DataLoader]:
     Before a run's processes read the first images, which they do before Lightning has its public attributes set.
     """
     loop: Any = trainer._active_loop  # noqa: SLF001
-    source = getattr(getattr(loop, "epoch_loop", None), "val_loop", loop)._data_source  # noqa: SLF001
-    if source.instance is None or source.is_module():
+    source = getattr(getattr(getattr(loop, "epoch_loop", None), "val_loop", loop), "_data_source", None)
+    if source is None or source.instance is None or source.is_module():
         return []
     return [loader for loader in CombinedLoader(source.instance).flattened if isinstance(loader, DataLoader)]
 

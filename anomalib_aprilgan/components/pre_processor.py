@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.pre_processing.utils.spec import spec_to_transform, transform_to_spec
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize, Transform
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Mask, wrap
@@ -115,6 +116,12 @@ def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
     return AprilGanPreProcessor((image_size, image_size), IMAGE_MEAN, IMAGE_STD).transform
 
 
+def _own_collate(loader: DataLoader) -> Callable[[list], Any]:
+    """What a user's loader joins items with; an interrupted run may have left ours."""
+    collate = loader.collate_fn
+    return collate.collate if isinstance(collate, CollateResized) else collate
+
+
 class AprilGanPreProcessor(PreProcessor):
     """Resizing to the model's size with Pillow's results, then normalisation.
 
@@ -146,9 +153,13 @@ class AprilGanPreProcessor(PreProcessor):
         leave_out_hidden([loader.dataset for loader in loaders])
         check_test_files([loader.dataset for loader in loaders])
         for loader in loaders:
-            collate = loader.collate_fn
-            inner = collate.collate if isinstance(collate, CollateResized) else collate
-            loader.collate_fn = CollateResized(inner, self.resize)
+            loader.collate_fn = CollateResized(_own_collate(loader), self.resize)
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Give the user's loaders back as they were."""
+        del pl_module, stage
+        for loader in own_loaders(trainer):
+            loader.collate_fn = _own_collate(loader)
 
     def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *args: Any) -> None:
         """Transform the batch."""

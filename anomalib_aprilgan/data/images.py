@@ -139,9 +139,7 @@ def read_if_misread(path: str | Path) -> Tensor | None:
     Raises:
         ValueError: As ``read_rgb``.
     """
-    with open_image(path) as image:
-        misread = is_misread(image)
-    return read_rgb(path) if misread else None
+    return read_rgb(path) if check_header(path) else None
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -171,14 +169,15 @@ def check_image(path: str | Path) -> tuple[int, int]:
         return image.size[::-1] if orientation(image) in ON_ITS_SIDE else image.size
 
 
-def check_header(path: str | Path) -> None:
-    """Check that ``read_rgb`` will read a file, as far as it can be told without decoding it.
+def check_header(path: str | Path) -> bool:
+    """Whether anomalib's reader changes an image that ``read_rgb`` reads, without decoding it.
 
     Raises:
-        ValueError: As ``read_rgb``.
+        ValueError: As ``read_rgb``, as far as it can be told.
     """
     with open_image(path) as image:
         _check_depth(image)
+        return is_misread(image)
 
 
 def check_mask(path: str | Path) -> tuple[int, int]:

@@ -253,3 +253,12 @@ def test_a_comparison_looks_at_all_files_before_it_trains(parts: Path) -> None:
     path.unlink()
     with pytest.raises(ValueError, match=r"The category 'bolt' of the data set 'parts' can't be used: .* leave it out"):
         prepare_categories(spec, "parts")
+
+
+def test_a_comparison_names_images_that_other_models_misread(parts: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = parts / "test" / "good" / "000.png"
+    levels = np.asarray(Image.open(path).convert("L"))
+    Image.fromarray(levels.astype(np.uint16) * 257).save(path)
+    with caplog.at_level(logging.WARNING, "anomalib_aprilgan"):
+        prepare_categories(DataSpec("anomalib.data.MVTecAD", {"root": str(parts.parent)}), "parts")
+    assert "changes 1 images of the category 'bolt' of 'parts', such as" in caplog.text

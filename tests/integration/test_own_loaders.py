@@ -72,6 +72,7 @@ def test_images_of_several_sizes_are_each_what_they_are_alone(
         loaders = [DataLoader(data, batch_size, collate_fn=data.collate_fn) for data in datasets(run, parts)]
         callback = Seen()
         getattr(engine(callbacks=[callback]), run)(make_model(class_name="bolt"), dataloaders=loaders)
+        assert [loader.collate_fn for loader in loaders] == [ImageBatch.collate] * len(loaders)
         return callback.items
 
     alone, together = seen(1), seen(5)
