@@ -15,11 +15,11 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
-from torchvision.transforms.v2 import Normalize
+from torchvision.transforms.v2 import Normalize, Resize
 
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
-from conftest import DATASET, Engines, Models, golden_data
+from conftest import DATASET, GOLDEN_SIZE, Engines, Models, golden_data
 
 KINDS = {
     "pre_processor": PreProcessor,
@@ -42,9 +42,10 @@ def test_component(make_model: Models, name: str) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_without_a_component(make_model: Models, engine: Engines, tmp_path: Path, name: str) -> None:
-    """What it would have made is absent, all else is there. Images have the model's size already."""
+    """What it would have made is absent, all else is there."""
     components = {each: each != name for each in KINDS}
-    (metrics,) = engine(tmp_path).test(make_model(**components), datamodule=golden_data(eval_batch_size=4))
+    resized = {"augmentations": Resize((GOLDEN_SIZE, GOLDEN_SIZE))} if name == "pre_processor" else {}
+    (metrics,) = engine(tmp_path).test(make_model(**components), datamodule=golden_data(eval_batch_size=4, **resized))
     assert ("image_AUROC" in metrics) == (name != "evaluator")
     assert ("image_F1Score" in metrics) == (name not in {"evaluator", "post_processor"})
     assert bool(list(tmp_path.rglob("*.png"))) == (name != "visualizer")
@@ -97,8 +98,9 @@ def test_a_model_can_be_traced(make_model: Models) -> None:
     model = make_model(class_name="bolt").eval()
     model.prepare()
     image = torch.rand(1, 3, 100, 90)
-    forward = torch.nn.Module()
-    forward.model, forward.pre_processor = model.model, model.pre_processor
-    forward.forward = lambda images: tuple(forward.model(forward.pre_processor(images)))[:2]
-    traced = torch.jit.trace(forward.forward, image)
-    torch.testing.assert_close(traced(image), forward.forward(image))
+
+    def forward(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        prediction = model.model(model.pre_processor(images))
+        return prediction.pred_score, prediction.anomaly_map
+
+    torch.testing.assert_close(torch.jit.trace(forward, image)(image), forward(image))
