@@ -91,7 +91,7 @@ class ClipEncoder(nn.Module):
         """Where the weights are."""
         return next(self.clip.parameters()).device
 
-    @torch.no_grad()
+    @torch.no_grad()  # not inference_mode: a training keeps the tokens for its backward pass
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the embedding (B, E) and, per stage, the patch tokens (B, N, D) of preprocessed images (B, 3, H, W).
 

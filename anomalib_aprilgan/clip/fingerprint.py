@@ -30,7 +30,7 @@ class WeightsHash:
         version = (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)  # noqa: SLF001  # no public name
         if name not in self._known or self._known[name][0] != version:
             digest = hashlib.sha256(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().flatten().numpy())
+            digest.update(tensor.detach().float().cpu().contiguous().flatten().numpy().data)
             self._known[name] = version, digest.digest()
         return self._known[name][1]
 

@@ -417,6 +417,26 @@ def test_auto_without_released_adapters_does_not_ask_the_network(
     assert "released adapters" not in caplog.text
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_training_makes_no_graph_of_the_encoder(make: Callable[..., AprilGan], mixed: bool) -> None:
+    """It runs without gradients, in the trainer's precision; the backward pass ends at the adapters."""
+    model = make(adapters=None).model
+    images, masks = torch.randn(2, 3, GOLDEN_SIZE, GOLDEN_SIZE), torch.zeros(2, GOLDEN_SIZE, GOLDEN_SIZE)
+    saved: list[Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        encoded = model.encode(images)
+        with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each) or each, lambda each: each):
+            focal, dice = model.stage_losses(images, masks, model.encode_class_name("bolt").expand(2, -1, -1))
+    (focal + dice).sum().backward()
+    for tokens in (encoded.embedding, *encoded.stages):
+        assert tokens.dtype == (torch.bfloat16 if mixed else torch.float32)
+        assert not tokens.requires_grad
+    frozen = {each.untyped_storage().data_ptr() for each in model.encoder.parameters()}
+    assert not any(each.untyped_storage().data_ptr() in frozen for each in saved)
+    assert all(each.grad is None for each in model.encoder.parameters())
+    assert all(each.grad.abs().sum() > 0 for each in model.adapters.parameters())
+
+
 @pytest.mark.parametrize("adapters", [None, str(GOLDEN / "adapters.pth")])
 def test_outputs_carry_no_gradients(make: Callable[..., AprilGan], adapters: str | None) -> None:
     model = make(adapters=adapters).model
