@@ -179,7 +179,8 @@ def _cell(values: pd.Series, published: Published | None = None) -> Cell:
     """Mean and standard deviation in percent of a metric's values, one per seed; NaN if one of them is."""
     percent = 100 * values.to_numpy()
     std = float(percent.std(ddof=1)) if len(percent) > 1 else None
-    return Cell(float(percent.mean()), std, *(published or ()))
+    mean, second_hand = published or (None, False)
+    return Cell(float(percent.mean()), std, mean, second_hand)
 
 
 def _ranked(column: Sequence[Cell]) -> list[Cell]:
