@@ -149,7 +149,9 @@ def _table(
         groups = list(block.groupby(["model", "model_class", "data_class"], sort=False))
         columns = []
         for name in METRICS:
-            known = [published_number(*key[1:], shots, name) if key[0] in published else None for key, _ in groups]
+            known = [
+                published_number(key[1], key[2], shots, name) if key[0] in published else None for key, _ in groups
+            ]
             columns.append(_ranked([_cell(part[name], value) for (_, part), value in zip(groups, known, strict=True)]))
         for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
             rows.append([Cell(str(shots)), Cell(key[0]), *row])
