@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
@@ -39,7 +40,7 @@ def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
         ValueError: If a category is not, or the list of categories is empty.
     """
     find_class(spec.class_path, AnomalibDataModule, f"datasets.{name}")
-    datamodule = build_datamodule(spec, None)
+    datamodule: Any = build_datamodule(spec, None)
     check_root(datamodule, f"the data set {name!r}")
     if spec.categories == []:
         msg = f"`datasets.{name}.categories` is empty: name some, or leave it out to take all."

@@ -98,8 +98,9 @@ class TrainingProgress(Callback):
         del pl_module
         self._report(trainer, 0)
 
-    def on_train_batch_end(self, trainer: Trainer, *_arguments: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Report the batch."""
+        del args, kwargs
         self._report(trainer, trainer.global_step)
 
     def _report(self, trainer: Trainer, done: int) -> None:
@@ -111,6 +112,7 @@ class TrainingProgress(Callback):
 class PredictionProgress(Callback):
     """Reports the batches of a prediction."""
 
-    def on_predict_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Report the batch."""
-        stage("test images", arguments[3] + 1, int(trainer.num_predict_batches[0]), "batches")
+        del kwargs
+        stage("test images", args[3] + 1, int(trainer.num_predict_batches[0]), "batches")

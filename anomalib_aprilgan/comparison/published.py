@@ -15,7 +15,7 @@ import pandas as pd
 from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC_CATEGORIES
 from anomalib.data.datasets.image.visa import CATEGORIES as VISA_CATEGORIES
 
-WIDE_RESNET = {"backbone": ["wide_resnet50_2"], "pre_trained": [True]}
+WIDE_RESNET: dict[str, list[Any]] = {"backbone": ["wide_resnet50_2"], "pre_trained": [True]}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import methodcaller
 from pathlib import Path
 
 import pandas as pd
@@ -119,5 +120,5 @@ def write(tables: Sequence[Table], output: Path) -> list[Path]:
     """Write ``tables.md``, ``tables.tex`` and ``tables.csv``."""
     texts = {output / f"tables.{suffix}": form(tables).encode() for suffix, form in FORMATS.items()}
     for path, text in texts.items():
-        write_whole(path, lambda file, text=text: file.write(text))
+        write_whole(path, methodcaller("write", text))
     return list(texts)

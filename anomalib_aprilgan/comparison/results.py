@@ -30,8 +30,8 @@ FILE = "results.jsonl"
 KEY = ["model", "dataset", "category", "shots", "seed"]
 NUMBER = (int, float, type(None))  # None: undefined, as pixel metrics without masks
 TEXTS = ("model", "model_class", "dataset", "data_class", "category", "settings", "status")
-EVERY_ROW = {**dict.fromkeys(TEXTS, str), "shots": int, "seed": int}
-FINISHED_ROW = {
+EVERY_ROW: dict[str, Any] = {**dict.fromkeys(TEXTS, str), "shots": int, "seed": int}
+FINISHED_ROW: dict[str, Any] = {
     **dict.fromkeys([*IMAGE_METRICS, *PIXEL_METRICS, "seconds_per_image", "peak_memory_mib"], NUMBER),
     **dict.fromkeys(["memory_kind", "device"], str),
     "mask_size": int,

@@ -149,7 +149,9 @@ def _table(
         groups = list(block.groupby(["model", "model_class", "data_class"], sort=False))
         columns = []
         for name in METRICS:
-            known = [published_number(*key[1:], shots, name) if key[0] in published else None for key, _ in groups]
+            known = [
+                published_number(key[1], key[2], shots, name) if key[0] in published else None for key, _ in groups
+            ]
             columns.append(_ranked([_cell(part[name], value) for (_, part), value in zip(groups, known, strict=True)]))
         for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
             rows.append([Cell(str(shots)), Cell(key[0]), *row])
@@ -179,7 +181,8 @@ def _cell(values: pd.Series, published: Published | None = None) -> Cell:
     """Mean and standard deviation in percent of a metric's values, one per seed; NaN if one of them is."""
     percent = 100 * values.to_numpy()
     std = float(percent.std(ddof=1)) if len(percent) > 1 else None
-    return Cell(float(percent.mean()), std, *(published or ()))
+    mean, second_hand = published or (None, False)
+    return Cell(float(percent.mean()), std, mean, second_hand)
 
 
 def _ranked(column: Sequence[Cell]) -> list[Cell]:

@@ -72,16 +72,18 @@ def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints]
     Raises:
         ValueError: If an image or mask can't be used; nothing has been trained then.
     """
-    paths = {name: _path(grid.models[name], output, training[name]) for name in training if name in names}
+    trained = {name: spec.train for name, spec in grid.models.items() if spec.train is not None and name in names}
+    paths = {name: _path(grid.models[name], output, training[name]) for name in trained}
     missing = {path: name for name, path in paths.items() if not path.exists()}
     modules = {}
     for number, (path, name) in enumerate(missing.items()):
         stage(f"checking the training images of {name}", number, len(missing), "models")
-        modules[path] = _data(grid.models[name].train, name, TrainerFn.FITTING)
+        modules[path] = _data(trained[name], name, TrainerFn.FITTING)
     for path, name in missing.items():
         path.parent.mkdir(parents=True, exist_ok=True)
+        trainer = {**grid.trainer, "max_epochs": trained[name].max_epochs}
         with silence():
-            _train(grid.models[name], modules[path], path, grid.trainer, TrainingProgress(f"the adapters of {name}"))
+            _train(grid.models[name], modules[path], path, trainer, TrainingProgress(f"the adapters of {name}"))
     models = {
         name: replace(spec, init_args={**spec.init_args, "adapters": str(paths[name])}, train=None)
         for name, spec in grid.models.items()
@@ -104,7 +106,7 @@ def _train(
     off = {"evaluator": False, "visualizer": False}
     model = instantiate(AnomalibModule, spec.class_path, {**spec.init_args, "adapters": None, **off})
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        arguments = {**QUIET, "devices": 1, **trainer, "max_epochs": spec.train.max_epochs, "limit_val_batches": 0}
+        arguments = {**QUIET, "devices": 1, **trainer, "limit_val_batches": 0}
         engine = Engine(callbacks=[progress], default_root_dir=folder, **arguments)
         engine.fit(model, datamodule=datamodule)
         engine.trainer.save_checkpoint(Path(folder) / "adapters.ckpt")
