@@ -128,6 +128,18 @@ def smooth_against(scores: Tensor, cosines: Tensor, pool: Tensor, neighbours: Se
     return torch.stack(means).mean(dim=0)
 
 
+def mean_distance(cosines: Tensor, nearest: float = NEAREST) -> Tensor:
+    """Mean cosine distance (B,) of each image's embedding to the nearest of the other images'.
+
+    Args:
+        cosines: Of the embeddings of the images and the pool's, (B, M); minus infinity where both are the same image.
+        nearest: Fraction of the other images, in (0, 1].
+    """
+    counts = (nearest * cosines.isfinite().sum(dim=1)).int().clamp(min=1).unsqueeze(1)
+    distances = 1 - cosines.sort(dim=1, descending=True).values
+    return distances.where(torch.arange(cosines.shape[1]) < counts, 0.0).sum(dim=1) / counts[:, 0]
+
+
 def mapped(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor in a temporary file that goes with it, so that the system may take back the memory. See ``TMPDIR``."""
     with tempfile.NamedTemporaryFile() as file:

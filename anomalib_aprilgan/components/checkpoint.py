@@ -97,6 +97,7 @@ def describe(model: AprilGanModel) -> dict[str, Any]:
         "quick_gelu": encoder.quick_gelu,
         "clip_weights": encoder.fingerprint(),
         "prompts": model.prompts.digest(),
+        "banks": model.banks.changed,
     }
 
 
@@ -126,7 +127,7 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
             backbone, image size, layers or prompts.
     """
     ours = own_part(checkpoint)
-    there, here = ours["model"], describe(model)
+    there, here = {"banks": "", **ours["model"]}, describe(model)
     if len(there.get("clip_weights", "")) == SAMPLED_LENGTH:  # made before all values were hashed
         here["clip_weights"] = sampled_hash(model.encoder.clip.state_dict())
     differing = [name for name in here if name in there and there[name] != here[name]]
@@ -134,7 +135,8 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
         msg = (
             "The checkpoint was made with another model than the one that loads it: "
             + "; ".join(f"{name}: {there[name]} there, {here[name]} here" for name in differing)
-            + ". Give the model the same arguments (backbone, pretrained, image_size, layers, quick_gelu, prompts)."
+            + ". Give the model the same arguments (backbone, pretrained, image_size, layers, quick_gelu, prompts; for "
+            "banks: reference_rotations, neighbourhoods, reference_embeddings)."
         )
         raise ValueError(msg)
     return ours

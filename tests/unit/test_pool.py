@@ -171,3 +171,14 @@ def test_smoothing_takes_the_images_that_look_alike() -> None:
 def test_what_is_no_pool_is_an_error(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_mean_distance_of_embeddings_equals_a_loop() -> None:
+    unit = torch.nn.functional.normalize(torch.randn(11, 4, generator=torch.manual_seed(0)), dim=-1)
+    cosines = unit @ unit.T
+    expected = []
+    for index in range(11):
+        others = sorted(1 - float(cosines[index, other]) for other in range(11) if other != index)
+        expected.append(sum(others[:3]) / 3)  # 30 % of 10
+    found = pool.mean_distance(cosines.fill_diagonal_(-torch.inf), 0.3)
+    torch.testing.assert_close(found, torch.tensor(expected))
