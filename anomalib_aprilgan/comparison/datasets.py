@@ -18,7 +18,7 @@ from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.grid import DataSpec
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.images import check_header
+from anomalib_aprilgan.data.images import anomalib_misreads
 from anomalib_aprilgan.data.listing import take_over_listing
 from anomalib_aprilgan.data.masks import check_datamodule
 
@@ -60,7 +60,7 @@ def _check_files(spec: DataSpec, name: str, category: str) -> None:
     try:
         datamodule.setup()
         check_datamodule(datamodule)
-        misread = [path for path in datamodule.test_data.samples.image_path if check_header(path)]
+        misread = [path for path in datamodule.test_data.samples.image_path if anomalib_misreads(path)]
     except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
         msg = (
             f"The category {category!r} of the data set {name!r} can't be used: {error} Correct its files, choose a "
