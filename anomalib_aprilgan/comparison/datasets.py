@@ -23,7 +23,7 @@ from anomalib_aprilgan.comparison.grid import DataSpec, Job
 from anomalib_aprilgan.comparison.progress import stage
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.demo import DemoDataModule
-from anomalib_aprilgan.data.images import SUFFIXES, check_header, unreadable
+from anomalib_aprilgan.data.images import SUFFIXES, anomalib_misreads, unreadable
 from anomalib_aprilgan.data.listing import is_hidden, take_over_listing
 from anomalib_aprilgan.data.masks import check_datamodule
 
@@ -97,7 +97,7 @@ def _checked_files(spec: DataSpec, name: str, category: str) -> CategoryFiles:
 
 
 def _warn_of_misread(files: CategoryFiles, name: str, category: str) -> None:
-    misread = [image for _, image, _ in files.tested if check_header(image)]
+    misread = [image for _, image, _ in files.tested if anomalib_misreads(image)]
     if misread:
         logger.warning(
             "anomalib, through which all models but AprilGan read, changes %d images of the category %r of %r, such as "

@@ -134,12 +134,12 @@ def read_rgb(path: str | Path) -> Tensor:
 
 
 def read_if_misread(path: str | Path) -> Tensor | None:
-    """The image as ``read_rgb`` returns it if anomalib's reader changes it, else None, without decoding it.
+    """The image as ``read_rgb`` returns it if anomalib's reader changes it, else None.
 
     Raises:
         ValueError: As ``read_rgb``.
     """
-    return read_rgb(path) if check_header(path) else None
+    return read_rgb(path) if anomalib_misreads(path) else None
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -169,14 +169,15 @@ def check_image(path: str | Path) -> tuple[int, int]:
         return image.size[::-1] if orientation(image) in ON_ITS_SIDE else image.size
 
 
-def check_header(path: str | Path) -> bool:
-    """Whether anomalib's reader changes an image that ``read_rgb`` reads, without decoding it.
-
-    Raises:
-        ValueError: As ``read_rgb``, as far as it can be told.
-    """
+def check_header(path: str | Path) -> None:
+    """Raise ValueError as ``read_rgb``, as far as it can be told without decoding the file."""
     with open_image(path) as image:
         _check_depth(image)
+
+
+def anomalib_misreads(path: str | Path) -> bool:
+    """Whether anomalib's reader changes an image. Raise ValueError if the file can't be read as one."""
+    with open_image(path) as image:
         return is_misread(image)
 
 

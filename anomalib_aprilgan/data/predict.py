@@ -87,9 +87,8 @@ def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
     Raises:
         ValueError: If no image is left.
     """
-    datasets: list[Any] = [loader.dataset for loader in loaders]
+    datasets: list[Any] = [loader.dataset for loader in loaders if isinstance(loader.dataset, PredictDataset)]
     for dataset in datasets:
-        if isinstance(dataset, PredictDataset):
-            dataset.image_filenames = readable(dataset.image_filenames)
-            change_class(dataset, ImagesToPredict)
-            dataset.thumbnails = {}
+        dataset.image_filenames = readable(dataset.image_filenames)
+        change_class(dataset, ImagesToPredict)
+        dataset.thumbnails = {}
