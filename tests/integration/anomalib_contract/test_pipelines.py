@@ -124,4 +124,5 @@ def bank_of(model: torch.nn.Module, row: int, column: int) -> list[torch.Tensor]
     side = GOLDEN_SIZE
     images = [resize(read_rgb(path), [2 * side, 2 * side], antialias=True) for path in model.references.paths]
     part = torch.stack(images)[..., row * side :, column * side :][..., :side, :side]
-    return [tokens.flatten(0, 1) for tokens in model.encode(normalize(part, IMAGE_MEAN, IMAGE_STD)).stages]
+    stages = model.encode(normalize(part, IMAGE_MEAN, IMAGE_STD)).stages
+    return [torch.nn.functional.normalize(tokens.flatten(0, 1), dim=-1) for tokens in stages]
