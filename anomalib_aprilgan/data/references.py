@@ -204,7 +204,7 @@ def contents(paths: Sequence[str | Path]) -> list[str]:
     try:
         return [generate_hash(Path(path)) for path in paths]
     except OSError as error:
-        msg = f"The reference image {error.filename!r} can't be read: {error.strerror}. Correct `few_shot_source`."
+        msg = f"The image {error.filename!r} can't be read: {error.strerror}. Correct the path of references or pool."
         raise ValueError(msg) from error
 
 
