@@ -101,14 +101,14 @@ class AprilGanPool(LightningModule):
             msg = f"A pool is compared by one process, but there are {trainer.world_size}: use --trainer.devices 1."
             raise ValueError(msg)
         loaders = run_loaders(trainer) if self.pool_source is None else [source_loader(self.pool_source)]
-        images = identity([loader.dataset for loader in loaders])
+        datasets: list[Any] = [loader.dataset for loader in loaders]
+        images = identity(datasets)
         if not loaders or (images is not None and images == self._images_of_pool):
             return
         self.current_pool = self._images_of_pool = None  # its files may be large: before others are written
-        n_images = sum(len(loader.dataset) for loader in loaders)
         with trainer.precision_plugin.forward_context():
             shown = trainer.progress_bar_callback is not None
-            self.current_pool = make_pool(self.model, self._batches(loaders), n_images, shown)
+            self.current_pool = make_pool(self.model, self._batches(loaders), sum(map(len, datasets)), shown)
         self._images_of_pool = images
 
     def _batches(self, loaders: Sequence[DataLoader]) -> Iterator[Any]:

@@ -231,7 +231,7 @@ def contents(paths: Sequence[str | Path]) -> list[str]:
         try:
             check_header(path)  # a pipe would never end
         except ValueError as error:
-            msg = f"The reference image {error} Correct `few_shot_source`."
+            msg = f"The image {error} Correct the path of references or pool."
             raise ValueError(msg) from error
     return [generate_hash(Path(path)) for path in paths]
 

@@ -14,10 +14,12 @@ from anomalib.data import ImageBatch
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan.comparison import runs
+from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.components import pool as components
 from anomalib_aprilgan.components import pool_predictions
 from bad_files import write_bad
-from conftest import BOLT, GOLDEN, Engines, Models, golden_data
+from conftest import BOLT, DATASET, GOLDEN, Engines, Models, golden_data
 
 RAW = {"post_processor": False, "class_name": "bolt"}
 Found = dict[str, tuple[Tensor, Tensor]]
@@ -112,8 +114,7 @@ def test_thresholds_are_those_of_a_validation_with_the_pool(
     calls, make_pool = [], pool_predictions.make_pool
     monkeypatch.setattr(pool_predictions, "make_pool", lambda *given: calls.append(given) or make_pool(*given))
     model, data = make_model(pool=True), golden_data()
-    runs = engine(tmp_path)
-    (metrics,) = runs.test(model, datamodule=data)
+    (metrics,) = engine(tmp_path).test(model, datamodule=data)
     assert len(calls) == 1
     assert model.post_processor.is_calibrated
     raw = by_name(engine().predict(make_model(pool=True, **RAW), data_path=BOLT / "test"))
@@ -128,6 +129,21 @@ def test_thresholds_are_those_of_a_validation_with_the_pool(
     without = AprilGan.load_from_checkpoint(saved, pool=False)
     engine().predict(without, data_path=BOLT / "test" / "good" / "000.png")
     assert not without.post_processor.is_calibrated
+
+
+def test_a_comparison_of_a_model_with_a_pool(
+    make_model: Models, engine: Engines, tiny_arguments: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataSpec("anomalib.data.MVTecAD", {"root": str(DATASET), "num_workers": 0, "eval_batch_size": 4}, ["bolt"])
+    specs = {"pool": ModelSpec("anomalib_aprilgan.AprilGan", {**tiny_arguments, "pool": True})}
+    cpu = {"accelerator": "cpu"}
+    grid = Grid(models=specs, datasets={"goldens": data}, shots=[0], seeds=[0], mask_size=70, thumbnails=0, trainer=cpu)
+    seen = []
+    monkeypatch.setattr(runs, "measure", lambda scores, *_: seen.extend(scores) or {})
+    row, _ = runs.run_job(grid, Job("pool", "goldens", "bolt", 0, 0))
+    assert row["status"] == "ok", row
+    expected = [float(score) for score, _ in predict(make_model, engine, BOLT / "test", pool=True).values()]
+    np.testing.assert_allclose(sorted(seen), sorted(expected), atol=1e-4)
 
 
 def test_the_cost_is_told_and_refused_before_it_is_paid(
