@@ -35,15 +35,13 @@ from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
-from anomalib_aprilgan.data.released_adapters import RELEASED_ADAPTERS, adapters_to_fetch, fetch_adapters
+from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, adapters_to_fetch, fetch_adapters, shipped_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
-
-NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
 TRAINED = "trained here"
 
 
@@ -51,13 +49,14 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a small CNN.
         pretrained: open_clip tag, path of a checkpoint or folder, "demo", or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
         quick_gelu: Run CLIP with QuickGELU. OpenAI trained with it, but the released adapters were trained without.
-        adapters: "mvtecad" or "visa", released and trained on that data set; "auto", the one that was not trained on
-            the tested data; path of a file (theirs, or a checkpoint of ours); None: to be trained.
+        adapters: "mvtecad" or "visa", released and trained on that data set; "demo", the backbone "demo"'s own; "auto",
+            the one of them that was not trained on the tested data; path of a file (theirs, or a checkpoint of ours);
+            None: to be trained.
         class_name: Word for the object in the prompts. None: the data module's category, else "object".
         k_shot: Number of normal reference images. 0: zero-shot.
         few_shot_source: Folder to draw references from, or exactly ``k_shot`` images. None: the data module's.
@@ -116,12 +115,11 @@ class AprilGan(AprilGanExport, AprilGanCheckpoint, AnomalibModule):  # type: ign
         if post_processor is True:
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        self.adapters = adapters
+        adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         self.request = TargetRequest(
             class_name, k_shot, few_shot_source, with_replacement, seed, coreset_sampling_ratio
         )
         self.learning_rate = learning_rate
-
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         ensemble = PromptEnsemble(**prompts) if isinstance(prompts, dict) else PromptEnsemble.from_yaml(prompts)
         with torch.random.fork_rng(devices=[]):

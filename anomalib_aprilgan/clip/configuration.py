@@ -20,9 +20,11 @@ LOCAL, CONFIG_FILE = "local-dir:", "open_clip_config.json"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
-# A small CLIP for demonstrations, which open_clip does not know; trained by tools/train_demo_clip.
+# A small CLIP that open_clip does not know, and its adapters; trained by tools/train_demo_clip.
 DEMO = "demo"
 DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
+DEMO_LAYERS = (3, 4, 5)  # strides 8, 16 and 32
+DEMO_ADAPTERS = Path(__file__).with_name("demo_adapters.pth")
 
 
 def clip_config(backbone: str) -> dict[str, Any]:
@@ -113,6 +115,8 @@ def checked_layers(layers: Sequence[int] | None, depth: int, backbone: str) -> l
     Raises:
         ValueError: If a layer does not exist or the numbers do not rise.
     """
+    if layers is None and backbone == DEMO:
+        return list(DEMO_LAYERS)
     if layers is None:
         return sorted({max(1, depth * stage // N_STAGES) for stage in range(1, N_STAGES + 1)})
     layers = list(layers)

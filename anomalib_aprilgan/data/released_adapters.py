@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pooch
 import requests
 from anomalib.data import AnomalibDataModule, MVTecAD, Visa
 from anomalib.utils.path import get_pretrained_weights_dir
+
+from anomalib_aprilgan.clip.configuration import DEMO, DEMO_ADAPTERS
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,19 @@ RELEASED_ADAPTERS = {
         sha256="ef890d2f82e9aba12c838bb90073372f568bc53794a1b6ef88014f733c53f839",
     ),
 }
+
+NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
+
+
+def shipped_adapters(
+    adapters: str | None, backbone: str, pretrained: str | None, layers: Sequence[int] | None
+) -> str | None:
+    """Return the argument ``adapters``, or the package's file if that means the adapters of its small CLIP.
+
+    "demo" does, and so does "auto" with the demo's backbone, weights and layers.
+    """
+    ours = (backbone, pretrained, layers) == (DEMO, DEMO, None)
+    return str(DEMO_ADAPTERS) if adapters == DEMO or (adapters == "auto" and ours) else adapters
 
 
 def auto_adapters(datamodule: AnomalibDataModule | None) -> str:
