@@ -14,13 +14,15 @@ a logit is written along the direction from normal to abnormal texts.
 from __future__ import annotations
 
 import argparse
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from captions import ARBITRARY, GENERIC
 from detectors import detect_at_end, lead_through
 from features import CELL, load
+from pictures import PHOTOGRAPHS
 from storage import save
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,12 +36,11 @@ from anomalib_aprilgan.maps import LOGIT_SCALE
 
 PATCH_PENALTY, IMAGE_PENALTY = 1e-3, 1e-2
 DAMAGED = 0.4  # share of a patch from which on it counts as damaged
-PER_PICTURE = 10, 20  # damaged and sound patches, on average
+PER_PICTURE = 5, 10  # damaged and sound patches, on average
 STRIDE_16, STRIDE_32 = 1, 2  # among the stages
-THRESHOLDS = (-2.0, 0.0, 2.0, 4.0)  # of each detector's logit
+FINE, COARSE, COARSE_SHARE = (0.0, 1.0, 2.0), (-2.0,), 0.3  # thresholds of the detectors' logits at both strides
 MAP_SLOPE, IMAGE_SLOPE = 0.3, 1.0  # of logits: steep maps drown what references tell
-WORDS = ["object", "surface", "metal", "solar cell", "fabric", "tile", "bolt", "cookie", "nut", "wood", "cable", "pill"]
-NICENESS = 15
+WORDS = sorted({*GENERIC, *ARBITRARY, *(name for names in PHOTOGRAPHS.values() for name in names)})
 Line = tuple[Tensor, float]  # a linear function: weight (D,) and bias
 
 
@@ -51,7 +52,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the two files")
     parser.add_argument("--without-cells", action="store_true", help="leave ELPV out, to see what it is good for")
     arguments = parser.parse_args()
-    os.nice(NICENESS)
     data = load(arguments.features)
     if arguments.without_cells:
         data = {name: _where(values, [each != CELL for each in data["sources"]]) for name, values in data.items()}
@@ -76,7 +76,8 @@ def write(data: dict[str, Any], text: Path, output: Path) -> None:
     torch.save({"trainable_linearlayer": adapters}, output / DEMO_ADAPTERS.name)
     weight, bias = fit_images(data, lines)
     trunk = imagenet_trunk()
-    pooled = lead_through(trunk, *_shifted(lines[STRIDE_16])) + detect_at_end(trunk, *_shifted(lines[STRIDE_32]))
+    pooled = lead_through(trunk, *_shifted(lines[STRIDE_16], FINE))
+    pooled += detect_at_end(trunk, *_shifted(lines[STRIDE_32], COARSE))
     spread = torch.zeros(trunk.num_features)
     spread[pooled] = weight
     head = dict(zip(("weight", "bias"), joint((spread, bias), IMAGE_SLOPE), strict=True))
@@ -101,9 +102,13 @@ def fit_stage(data: dict[str, Any], number: int) -> Line:
 
 
 def fit_images(data: dict[str, Any], lines: list[Line]) -> Line:
-    """Tell damaged from sound pictures by the detectors' means."""
-    means = torch.cat([_detected(data["stages"][at], lines[at]) for at in (STRIDE_16, STRIDE_32)], dim=1)
-    return logistic_regression(means, data["labels"], IMAGE_PENALTY)
+    """Tell damaged from sound pictures by a sum of the detectors' means, whose proportions are fixed."""
+    detectors = ((STRIDE_16, FINE, 1.0), (STRIDE_32, COARSE, COARSE_SHARE))
+    means = [_detected(data["stages"][at], lines[at], thresholds) for at, thresholds, _ in detectors]
+    weights = [share / each.sum(dim=1).std() for each, (_, _, share) in zip(means, detectors, strict=True)]
+    total = sum(weight * each.sum(dim=1) for weight, each in zip(weights, means, strict=True))
+    slope, bias = logistic_regression(total[:, None], data["labels"], IMAGE_PENALTY)
+    return torch.cat([slope * w.expand(each.shape[1]) for w, each in zip(weights, means, strict=True)]), bias
 
 
 def logistic_regression(rows: Tensor, labels: Tensor, penalty: float) -> Line:
@@ -127,17 +132,17 @@ def logistic_regression(rows: Tensor, labels: Tensor, penalty: float) -> Line:
     return weight, float(found.detach()[-1] - weight @ mean)
 
 
-def _detected(maps: Tensor, line: Line) -> Tensor:
+def _detected(maps: Tensor, line: Line, thresholds: Sequence[float]) -> Tensor:
     """Means (B, T) over patches of what the detectors say of feature maps (B, D, h, w)."""
-    weight, biases = _shifted(line)
+    weight, biases = _shifted(line, thresholds)
     logits = torch.einsum("bdhw,d->bhw", maps.float(), weight)
     return torch.stack([(logits + bias).clamp(0, 6).mean(dim=(1, 2)) for bias in biases], dim=1)
 
 
-def _shifted(line: Line) -> tuple[Tensor, list[float]]:
+def _shifted(line: Line, thresholds: Sequence[float]) -> tuple[Tensor, list[float]]:
     """A detector's weight, and its biases for each threshold."""
     weight, bias = line
-    return weight, [bias - threshold for threshold in THRESHOLDS]
+    return weight, [bias - threshold for threshold in thresholds]
 
 
 def _where(values: Any, keep: list[bool]) -> Any:

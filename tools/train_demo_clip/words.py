@@ -32,7 +32,7 @@ from anomalib_aprilgan.prompts import text_features
 
 STEPS, WORDS_PER_STEP, LEARNING_RATE = 250, 24, 1e-3
 CONE = 3.0  # all embeddings begin in one narrow cone, as those of large CLIPs lie
-EVERY = 3  # of the ensemble's prompts
+EVERY = 20  # of the ensemble's prompts
 
 
 def learn_words(clip: Any, names: list[str], seed: int) -> list[int]:
@@ -92,7 +92,7 @@ def load_text_tower(clip: Any, path: Path) -> list[int]:
 
 @torch.no_grad()
 def joint_directions(clip: Any, words: Sequence[str]) -> tuple[Tensor, Tensor, float]:
-    """A direction (E,) that no text has, that from normal to abnormal texts, and how far these are apart along it."""
+    """The direction (E,) that texts have least of, that from normal to abnormal ones, and how far these are apart."""
     tokenize = open_clip.tokenizer.SimpleTokenizer()
     features = []
     for word in words:
