@@ -39,7 +39,7 @@ from anomalib_aprilgan.components.target import AprilGanTarget
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
 from anomalib_aprilgan.data.auxiliary import categories_to_train_on, check_for_evaluation
 from anomalib_aprilgan.data.listing import take_over_listing
-from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, check_backbone
+from anomalib_aprilgan.data.released_adapters import NAMED_ADAPTERS, check_backbone, shipped_adapters
 from anomalib_aprilgan.maps import check_finite, map_maxima
 from anomalib_aprilgan.memory import BankOptions
 from anomalib_aprilgan.prompts import PromptEnsemble
@@ -54,13 +54,14 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a small CNN.
         pretrained: open_clip tag, path of a checkpoint or folder, "demo", or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).
         quick_gelu: Run CLIP with QuickGELU. OpenAI trained with it, but the released adapters were trained without.
-        adapters: "mvtecad" or "visa", released and trained on that data set; "auto", the one that was not trained on
-            the tested data; path of a file (theirs, or a checkpoint of ours); None: to be trained.
+        adapters: "mvtecad" or "visa", released and trained on that data set; "demo", the backbone "demo"'s own; "auto",
+            the one of them that was not trained on the tested data; path of a file (theirs, or a checkpoint of ours);
+            None: to be trained.
         class_name: Word for the object in the prompts. None: the data module's category, else "object".
         k_shot: Number of normal reference images. 0: zero-shot.
         few_shot_source: Folder to draw references from, or exactly ``k_shot`` images. None: the data module's.
@@ -126,6 +127,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
         neighbourhoods = plain(neighbourhoods)
         check_arguments(locals())
+        adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         check_backbone(adapters, backbone, layers)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)

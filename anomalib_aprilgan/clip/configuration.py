@@ -22,9 +22,11 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 N_STAGES = 4
 # Of the stages of a CNN that are tapped. A finer one has 4 times the tokens, and memory banks 16 times the cost.
 STRIDES = (4, 8, 16, 32)
-# A small CLIP for demonstrations, which open_clip does not know; trained by tools/train_demo_clip.
+# A small CLIP that open_clip does not know, and its adapters; trained by tools/train_demo_clip.
 DEMO = "demo"
 DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
+DEMO_LAYERS = (3, 4, 5)  # strides 8, 16 and 32
+DEMO_ADAPTERS = Path(__file__).with_name("demo_adapters.pth")
 
 
 def clip_config(backbone: str) -> dict[str, Any]:
@@ -128,6 +130,8 @@ def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbon
         ValueError: If a layer does not exist or the numbers do not rise.
     """
     depth = len(strides)
+    if layers is None and backbone == DEMO:
+        return list(DEMO_LAYERS)
     if layers is None:
         return default_layers(strides)
     layers = list(layers)

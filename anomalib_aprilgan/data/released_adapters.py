@@ -16,7 +16,7 @@ import requests
 from anomalib.data import AnomalibDataModule, MVTecAD, Visa
 from anomalib.utils.path import get_pretrained_weights_dir
 
-from anomalib_aprilgan.clip.configuration import DEMO, LOCAL, N_STAGES, clip_config
+from anomalib_aprilgan.clip.configuration import DEMO, DEMO_ADAPTERS, LOCAL, N_STAGES, clip_config
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,20 @@ RELEASED_ADAPTERS = {
     ),
 }
 
-
 NAMED_ADAPTERS = ("auto", *RELEASED_ADAPTERS)
+
+
+def shipped_adapters(
+    adapters: str | None, backbone: str, pretrained: str | None, layers: Sequence[int] | None
+) -> str | None:
+    """Return the argument ``adapters``, or the package's file if that means the adapters of its small CLIP.
+
+    "demo" does, and so does "auto" with the demo's backbone, weights and layers.
+    """
+    ours = (backbone, pretrained, layers) == (DEMO, DEMO, None)
+    return str(DEMO_ADAPTERS) if adapters == DEMO or (adapters == "auto" and ours) else adapters
+
+
 # The backbone that they were trained with, which may also be given as a file: its widths, of layers and joint space.
 RELEASED_BACKBONE, RELEASED_WIDTHS = "ViT-L-14-336", (1024, 768)
 # Whether adapters are about to come out of a checkpoint.
