@@ -138,7 +138,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         take_over_listing()
         self.adapters, self.learning_rate = adapters, learning_rate
         banks = BankOptions(
-            coreset_sampling_ratio, half_precision_memory, reference_rotations, neighbourhoods, reference_embeddings
+            coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,), reference_embeddings
         )
         draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
         self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)

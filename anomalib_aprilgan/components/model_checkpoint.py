@@ -31,7 +31,7 @@ class ModelCheckpoint(AnomalibCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Outside training, save thresholds, references and adapters that no file has; say where they are."""
-        if trainer.state.fn != TrainerFn.VALIDATING or trainer.fast_dev_run:
+        if trainer.state.fn != TrainerFn.VALIDATING or is_dry(trainer):
             super().on_validation_end(trainer, pl_module)
             return
         # Of one process: another might see the file that the first one is writing.
@@ -53,7 +53,7 @@ class ModelCheckpoint(AnomalibCheckpoint):
 
     def _should_skip_saving_checkpoint(self, trainer: Trainer) -> bool:
         if trainer.state.fn == TrainerFn.VALIDATING:
-            return bool(trainer.fast_dev_run)
+            return is_dry(trainer)
         return super()._should_skip_saving_checkpoint(trainer)
 
     def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
@@ -76,3 +76,8 @@ def _are_equal(first: Any, second: Any) -> bool:
         return bool(first == second)
     second = second.to(first.device)
     return first.shape == second.shape and bool(((first == second) | (first != first) & (second != second)).all())  # noqa: PLR0124
+
+
+def is_dry(trainer: Any) -> bool:
+    """Whether a run is only tried, with ``fast_dev_run``."""
+    return bool(trainer.fast_dev_run)

@@ -97,7 +97,7 @@ def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     torch resizes 8-bit images: the unit is the largest power of 2 that lets the largest weight fit.
     """
     old, new = 2 * torch.arange(length) + 1, 2 * torch.arange(size) + 1
-    largest: Any = max(length, size) if torch.jit.is_tracing() else torch.sym_max(length, size)
+    largest: Any = max(length, size) if torch.jit.is_tracing() else torch.sym_max(length, size)  # type: ignore[attr-defined]
     distance = (old * size - new.unsqueeze(1) * length).abs().double()
     x = distance / (2 * largest)
     near = (1.5 * x - 2.5) * x**2 + 1
