@@ -85,10 +85,7 @@ class Comparison:
             f"{n_images} images               largest difference    mean",
             *(self._difference(name, words) for name, words in COMPARED.items() if name in self.images),
             f"decisions that differ: {len(self._changed())} of {n_images}",
-            *(
-                f"  {row.file}: {NAMES[row.model]}, exported {NAMES[row.export]}"
-                for row in self._changed().itertuples()
-            ),
+            *(f"  {row.file}: {NAMES[row.model]}, export {NAMES[row.export]}" for row in self._changed().itertuples()),
             f"ms per image, {self.threads} threads: export {self._time('export_ms')}, model {self._time('model_ms')}",
             f"size: {self.megabytes:.1f} MB, memory: {self.memory:.0f} MB",
         ]

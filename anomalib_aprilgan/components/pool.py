@@ -19,7 +19,15 @@ from tqdm import tqdm
 
 from anomalib_aprilgan import maps
 from anomalib_aprilgan.data.references import contents
-from anomalib_aprilgan.pool import NEIGHBOURHOODS, mapped, mutual_scores, scale, scores_against, smooth_against
+from anomalib_aprilgan.pool import (
+    NEIGHBOURHOODS,
+    mapped,
+    mean_distance,
+    mutual_scores,
+    scale,
+    scores_against,
+    smooth_against,
+)
 from anomalib_aprilgan.torch_model import AprilGanModel, Encoded
 
 logger = logging.getLogger(__name__)
@@ -53,13 +61,16 @@ class Pool:
         """What the encoder said of some images, with the type and on the device of ``like``."""
         return Encoded(self.embeddings[numbers].to(like), [tokens[numbers].to(like) for tokens in self.stages])
 
-    def rate(self, encoded: Encoded, numbers: list[int | None], image_size: int) -> tuple[Tensor, Tensor]:
+    def rate(
+        self, encoded: Encoded, numbers: list[int | None], image_size: int, embeddings: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and maps (B, H, W) by the other images, scaled so that those of the pool are in [0, 1].
 
         Args:
             encoded: Images.
             numbers: Theirs in the pool; None where an image is not in it.
             image_size: Height and width of maps in pixels.
+            embeddings: Whether scores are averaged with those of the distances between embeddings.
         """
         same = torch.tensor([[number == other for other in range(len(self.maxima))] for number in numbers])
         known = [number for number in numbers if number is not None]
@@ -68,8 +79,11 @@ class Pool:
         unit, others = F.normalize(encoded.embedding.float().cpu(), dim=-1), F.normalize(self.embeddings, dim=-1)
         cosines = torch.stack([(each * others).sum(dim=-1) for each in unit])  # not a product: autocast would round it
         maxima, pool = (scale(values, self.maxima) for values in (maps.map_maxima(own_maps), self.maxima))
-        smooth = smooth_against(maxima, cosines.masked_fill(same, -torch.inf), pool)
-        return smooth.to(encoded.embedding.device), scale(own_maps, self.scores).to(encoded.embedding.device)
+        cosines = cosines.masked_fill(same, -torch.inf)
+        score = smooth_against(maxima, cosines, pool)
+        if embeddings:
+            score = (score + maps.embedding_score(mean_distance(cosines))) / 2
+        return score.to(encoded.embedding.device), scale(own_maps, self.scores).to(encoded.embedding.device)
 
     def _compare(self, stages: Sequence[Tensor], same: Tensor) -> Tensor:
         found = [scores_against([own], [pool], same).cpu() for own, pool in zip(stages, self.stages, strict=True)]

@@ -135,7 +135,7 @@ class AprilGanPool(LightningModule):
         known = [number for number in numbers if number is not None]
         whole = len(known) == len(numbers)
         encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
-        score, pool_maps = pool.rate(encoded, numbers, model.image_size)
+        score, pool_maps = pool.rate(encoded, numbers, model.image_size, model.banks.embeddings)
         pool_maps = pool_maps * len(model.encoder.widths)
         if self.loaded_adapters is not None:
             text, anomaly_maps = model.score_parts(encoded, target)
