@@ -246,7 +246,6 @@ def test_auto_adapters_without_data():
         ("ViT-L-14-336", None, True),
         ("ViT-L-14-336", [3, 9, 15, 21], True),
         ("ViT-L-14-336", [12, 24], False),
-        ("ViT-L-14-336-quickgelu", None, True),
         ("ViT-L-14", None, False),  # the same widths, other weights
         ("ViT-B-16-SigLIP", None, False),
         ("RN50", None, False),
