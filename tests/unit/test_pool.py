@@ -122,15 +122,17 @@ def test_identical_images_have_distance_zero() -> None:
     assert torch.equal(scores_against([tokens[:1]], [tokens[[1]]]), torch.zeros(1, 16))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_tokens_and_products_in_half_precision(dtype: torch.dtype) -> None:
-    """Tokens are rounded to 8 bits or more; distances are not computed from rounded cosines."""
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
+def test_tokens_and_products_in_half_precision(dtype: torch.dtype, tolerance: float) -> None:
+    """Rounded products may choose another patch, whose distance is larger by at most rounding; it is not rounded."""
+    torch.manual_seed(0)
     tokens = torch.randn(5, 16, 64) + torch.randn(16, 64)
     expected = mutual_scores([tokens])
-    torch.testing.assert_close(mutual_scores([tokens.to(dtype)]), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(mutual_scores([tokens.to(dtype)]), expected, atol=tolerance, rtol=0)
     with torch.autocast("cpu", dtype=dtype):
         half = mutual_scores([tokens])
-        torch.testing.assert_close(half, expected, atol=1e-3, rtol=0)
+        torch.testing.assert_close(half, expected, atol=tolerance, rtol=0)
+        assert (half - expected).min() > -1e-5
         assert half.dtype == torch.float32
         assert torch.equal(mutual_scores([tokens[:1].repeat(3, 1, 1)]), torch.zeros(3, 16))
 
