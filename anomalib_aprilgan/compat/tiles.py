@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor
 
-from anomalib_aprilgan.compat.anomalib import plain
+from anomalib_aprilgan.compat.anomalib import CollateResized, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, current_loader
 
 View = Callable[[Tensor], Tensor]
@@ -72,11 +72,17 @@ def keep_target(module: Any) -> bool:
 
 def index(trainer: Trainer) -> tuple[int, int] | None:
     """Row and column of the tile that the current loader cuts out of each image; None: it gives whole images."""
-    return getattr(getattr(current_loader(trainer), "collate_fn", None), "tile_index", None)
+    return getattr(_unwrapped(getattr(current_loader(trainer), "collate_fn", None)), "tile_index", None)
 
 
 def _cut(collate: Any) -> View | None:
     """How a TileCollater cuts an image (3, H, W); None: it is none."""
+    collate = _unwrapped(collate)
     if not hasattr(collate, "tile_index"):
         return None
     return lambda image: collate.tiler.tile(image.unsqueeze(0))[collate.tile_index][0]
+
+
+def _unwrapped(collate: Any) -> Any:
+    """The collate function that a CollateResized calls, or the function itself."""
+    return collate.collate if isinstance(collate, CollateResized) else collate

@@ -46,8 +46,8 @@ class KeepRaw(nn.Module):
 
     def forward(self, predictions: InferenceBatch) -> RawBatch:
         """Processed and raw predictions."""
-        processed = InferenceBatch(*self.post_processor(predictions))
-        return RawBatch(*processed, predictions.pred_score, predictions.anomaly_map)
+        processed = self.post_processor(predictions)._asdict()
+        return RawBatch(**processed, raw_score=predictions.pred_score, raw_map=predictions.anomaly_map)
 
 
 class AprilGanExport(ExportMixin):
