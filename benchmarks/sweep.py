@@ -109,11 +109,11 @@ class Counted:
 
         self._patch = patch.object(ClipEncoder, "forward", counting)
         self._patch.start()
-        self._start = time.perf_counter()
+        self._start = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._start
+        self.seconds, self.processor = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
         self._patch.stop()
 
 
@@ -140,23 +140,28 @@ def compare_times(grid: Grid, *, all_seeds: bool) -> None:
         model = build_model(grid, "AprilGan", "noise", [], "part")  # which all runs share
         model.model.encode_class_name("part")  # from now on in the cache
     jobs = jobs_of(grid)
-    with Counted() as together:
-        rows = dict(zip(jobs, sweep(grid), strict=True))
     measured = [job for job in jobs if all_seeds or job.seed == SEEDS[0]]
-    seconds = passes = 0.0
-    for job in measured:
+    seconds = processor = passes = 0.0
+    rows = {}
+    for job in measured:  # the first is one of 0 shots, which counts once: it pays for what is loaded late
         times = 1 if all_seeds or not job.shots else len(SEEDS)
         with Counted() as alone:
-            (row,) = checked([run_job(grid, job)[1]])
+            (rows[job],) = checked([run_job(grid, job)[1]])
+        seconds, processor = seconds + times * alone.seconds, processor + times * alone.processor
+        passes += times * alone.images
+    with Counted() as together:
+        swept = dict(zip(jobs, sweep(grid), strict=True))
+    for job, row in rows.items():
         names = [*IMAGE_METRICS, *PIXEL_METRICS]
-        assert [row[name] for name in names] == [rows[job][name] for name in names], "the numbers differ"
-        seconds, passes = seconds + times * alone.seconds, passes + times * alone.images
+        assert [row[name] for name in names] == [swept[job][name] for name in names], "the numbers differ"
     n_images = row["n_images"]
-    references = {path for row in rows.values() for path in row["references"]}
+    references = {path for row in swept.values() for path in row["references"]}
     per_image = [passes / n_images, together.images / n_images]
     print(f"{len(jobs)} runs on {n_images} test images, {row['device']}; equal numbers in {len(measured)} of them")
     ratio = seconds / together.seconds
     print(f"seconds: single runs {seconds:.1f}, one pass {together.seconds:.1f}; ratio {ratio:.1f}")
+    ratio = processor / together.processor
+    print(f"of the CPU, whatever else it does: {processor:.1f}, {together.processor:.1f}; ratio {ratio:.1f}")
     print(f"tower passes per test image: single runs {per_image[0]:.2f}, one pass {per_image[1]:.2f}", end=" ")
     print(f"({len(references) / n_images:.2f} of it for {len(references)} references)")
 
