@@ -160,7 +160,7 @@ class F1Score(AnomalibMetric, BinaryF1Score):
     def __init__(self, level: str) -> None:
         super().__init__(DECISIONS[level], prefix=f"{level}_", strict=False, validate_args=False)
 
-    def update(self, batch: Any) -> None:
+    def update(self, batch: Any) -> None:  # type: ignore[override]
         """Add a batch with decisions and labels or masks. A batch without them is left out."""
         decided, truth = (getattr(batch, name) for name in self.fields)
         if decided is not None and truth is not None:
@@ -168,7 +168,8 @@ class F1Score(AnomalibMetric, BinaryF1Score):
 
     def compute(self) -> Tensor | None:  # type: ignore[override]
         """The F1 score; None without normal or without abnormal images or pixels."""
-        is_defined = self.tp + self.fn > 0 and self.tn + self.fp > 0
+        counts: Any = self
+        is_defined = counts.tp + counts.fn > 0 and counts.tn + counts.fp > 0
         return BinaryF1Score.compute(self) if is_defined else None
 
 

@@ -81,7 +81,7 @@ def bicubic_weights(length: int, size: int) -> Tensor:
     """
     scale = length / size
     centers = (torch.arange(size) + 0.5) * scale
-    reach: Any = max(scale, 1.0) if torch.jit.is_tracing() else torch.sym_max(scale, 1.0)
+    reach: Any = scale.clamp(min=1.0) if isinstance(scale, Tensor) else torch.sym_max(scale, 1.0)
     x = (torch.arange(length) + 0.5 - centers.unsqueeze(1)).abs() / reach
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

@@ -35,7 +35,7 @@ class RunFolder(Callback):
         del pl_module, stage
         folder = Path(trainer.default_root_dir)
         if folder.name == LATEST:
-            settled = settle(folder) if trainer.is_global_zero else None
+            settled: Any = settle(folder) if trainer.is_global_zero else None
             move_results(trainer, trainer.strategy.broadcast(settled))
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -47,7 +47,7 @@ class RunFolder(Callback):
         """Take the folder, or the next one if another run has; all processes of this run share it."""
         if tiles.index(trainer) is not None:
             return  # a tiled ensemble has one folder
-        folder = claim(Path(trainer.default_root_dir), table) if trainer.is_global_zero else None
+        folder: Any = claim(Path(trainer.default_root_dir), table) if trainer.is_global_zero else None
         move_results(trainer, trainer.strategy.broadcast(folder))
 
 
