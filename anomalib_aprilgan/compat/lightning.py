@@ -83,6 +83,6 @@ def current_datamodule(module: LightningModule) -> Any:
     return datamodule
 
 
-def move_results(trainer: Trainer, folder: Path) -> None:
+def move_results(trainer: Any, folder: Path) -> None:
     """Have a trainer write its results, but for checkpoints, into another folder: it has no public way."""
     trainer._default_root_dir = str(folder)  # noqa: SLF001
