@@ -29,7 +29,7 @@ class ModelCheckpoint(AnomalibCheckpoint):
     It has the name of its base, under which Lightning keeps its state in checkpoints.
     """
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
         """Outside training, save thresholds, references and adapters that no file has; say where they are."""
         if trainer.state.fn != TrainerFn.VALIDATING or is_dry(trainer):
             super().on_validation_end(trainer, pl_module)
@@ -51,7 +51,7 @@ class ModelCheckpoint(AnomalibCheckpoint):
                     return str(path)
         return ""
 
-    def _should_skip_saving_checkpoint(self, trainer: Trainer) -> bool:
+    def _should_skip_saving_checkpoint(self, trainer: Any) -> bool:
         if trainer.state.fn == TrainerFn.VALIDATING:
             return is_dry(trainer)
         return super()._should_skip_saving_checkpoint(trainer)

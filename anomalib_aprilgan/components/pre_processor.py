@@ -97,8 +97,7 @@ def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     torch resizes 8-bit images: the unit is the largest power of 2 that lets the largest weight fit.
     """
     old, new = 2 * torch.arange(length) + 1, 2 * torch.arange(size) + 1
-    # torch.jit.trace, as GraphLogger uses it, has no symbolic sizes.
-    longer: Any = max(length, size) if torch.jit.is_tracing() else torch.sym_max(length, size)  # type: ignore[attr-defined]
+    longer: Any = torch.sym_max(length, size)
     x = (old * size - new.unsqueeze(1) * length).abs().double() / (2 * longer)
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
