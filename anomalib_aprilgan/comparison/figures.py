@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.grid import Job, slug, unique_slug
+from anomalib_aprilgan.comparison.means import METRICS, measured, over_categories
 from anomalib_aprilgan.comparison.results import KEY
-from anomalib_aprilgan.comparison.tables import METRICS, measured, over_categories
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, old_thumbnails_path, read_thumbnails, thumbnails_path
 from anomalib_aprilgan.safe_io import write_whole
 
