@@ -30,18 +30,18 @@ pytestmark = pytest.mark.slow
 HELD_OUT = ["grass", "moon", "retina", "stars"]
 K_SHOT = 4
 MINIMUM_SCORES = {
-    "zero-shot image AUROC": 0.885,
-    "zero-shot pixel AUROC": 0.905,
-    "zero-shot pixel F1-max": 0.55,
-    "4-shot image AUROC": 0.88,
+    "zero-shot image AUROC": 0.71,
+    "zero-shot pixel AUROC": 0.95,
+    "zero-shot pixel F1-max": 0.41,
+    "4-shot image AUROC": 0.765,
     "4-shot pixel AUROC": 0.96,
-    "4-shot pixel F1-max": 0.60,
-    "stage 1 zero-shot pixel AUROC": 0.88,
-    "stage 2 zero-shot pixel AUROC": 0.90,
+    "4-shot pixel F1-max": 0.415,
+    "stage 1 zero-shot pixel AUROC": 0.83,
+    "stage 2 zero-shot pixel AUROC": 0.905,
     "stage 3 zero-shot pixel AUROC": 0.895,
-    "stage 1 4-shot pixel AUROC": 0.905,
-    "stage 2 4-shot pixel AUROC": 0.925,
-    "stage 3 4-shot pixel AUROC": 0.94,
+    "stage 1 4-shot pixel AUROC": 0.81,
+    "stage 2 4-shot pixel AUROC": 0.87,
+    "stage 3 4-shot pixel AUROC": 0.86,
 }
 Figures = dict[str, float]
 
