@@ -127,8 +127,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
         neighbourhoods = plain(neighbourhoods)
         check_arguments(locals())
-        adapters = shipped_adapters(adapters, backbone, pretrained, layers)
-        check_backbone(adapters, backbone, layers)
+        check_backbone(shipped_adapters(adapters, backbone, pretrained, layers), backbone, layers)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
             pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
@@ -136,7 +135,8 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
-        self.adapters, self.learning_rate = adapters, learning_rate
+        adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
+        self.learning_rate = learning_rate
         banks = BankOptions(
             coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,), reference_embeddings
         )

@@ -46,7 +46,7 @@ def unrepeated(
 def current_loader(trainer: Trainer, dataloader_idx: int = 0) -> Any:
     """A data loader of the validation, test or prediction at hand; None outside of these."""
     kinds = {"testing": "test_dataloaders", "predicting": "predict_dataloaders"}
-    name = next((kinds[kind] for kind in kinds if getattr(trainer, kind)), "val_dataloaders")
+    name = next((kinds[kind] for kind in kinds if getattr(trainer, kind, False)), "val_dataloaders")
     loaders: Any = getattr(trainer, name)
     return loaders[dataloader_idx] if isinstance(loaders, list) and loaders else loaders
 

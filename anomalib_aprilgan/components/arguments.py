@@ -65,6 +65,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or _is_text(value) or isinstance(value, dict | Path),
         "the path of a YAML file, its content as a dictionary, or None",
     ),
+    "pool": FLAG,
+    "pool_source": (lambda value: value is None or _is_text(value) or isinstance(value, Path), "a folder, or None"),
     "learning_rate": (lambda value: _is_number(value) and value > 0, "a number above 0, such as 0.001"),
     "false_positive_rate": (
         lambda value: _is_number(value) and 0 <= value < 1,

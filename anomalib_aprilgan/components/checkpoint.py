@@ -219,7 +219,7 @@ class AprilGanCheckpoint(LightningModule):
         super().on_load_checkpoint(checkpoint)
         if first and self.post_processor is not None:
             self.post_processor.is_calibrated = ours["calibrated"]
-        if rate is not None and not self.post_processor.is_calibrated:
+        if rate is not None and not getattr(self.post_processor, "is_calibrated", True):
             self.post_processor.false_positive_rate = rate  # of thresholds that are still to be found
         self.model.memory.resize(memory_rows(checkpoint["state_dict"]))
         checkpoint["state_dict"] = with_encoder(checkpoint["state_dict"], self.state_dict())

@@ -342,7 +342,7 @@ def test_named_adapters_are_not_fetched_for_a_checkpoint(
     make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = checkpointed(make, engine)
-    monkeypatch.setattr("anomalib_aprilgan.lightning_model.fetch_adapters", lambda _name: pytest.fail("fetched"))
+    monkeypatch.setattr("anomalib_aprilgan.components.target.fetch_adapters", lambda _name: pytest.fail("fetched"))
     engine.test(make(adapters="auto"), datamodule=data(), ckpt_path=path)
     engine.test(AprilGan.load_from_checkpoint(path, visualizer=False), datamodule=data())
 
@@ -357,7 +357,7 @@ def test_named_adapters_are_fetched_when_they_are_needed(
     monkeypatch.setattr(weights, "RELEASED_WIDTHS", (64, 32))
     asked = []
     monkeypatch.setattr(
-        "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
+        "anomalib_aprilgan.components.target.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
     )
     model = make(adapters=adapters)
     assert asked == []
@@ -372,7 +372,7 @@ def test_auto_never_tests_on_what_its_adapters_were_trained_on(
     monkeypatch.setattr(weights, "RELEASED_WIDTHS", (64, 32))
     asked = []
     monkeypatch.setattr(
-        "anomalib_aprilgan.lightning_model.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
+        "anomalib_aprilgan.components.target.fetch_adapters", lambda name: asked.append(name) or GOLDEN / "adapters.pth"
     )
     model = make(adapters="auto", class_name="bolt")
     engine.predict(model, data_path=BOLT / "test" / "good" / "000.png")
@@ -408,7 +408,7 @@ def test_a_backbone_without_released_adapters_is_told_so_before_any_download(
 def test_auto_without_released_adapters_does_not_ask_the_network(
     make: Callable[..., AprilGan], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("anomalib_aprilgan.lightning_model.fetch_adapters", lambda _name: pytest.fail("fetched"))
+    monkeypatch.setattr("anomalib_aprilgan.components.target.fetch_adapters", lambda _name: pytest.fail("fetched"))
     with pytest.raises(ValueError, match=r"released adapters \('visa'\) .* or None to train new ones"):
         engine.test(make(adapters="auto"), datamodule=data())
     _, path = checkpointed(make, engine)
