@@ -110,8 +110,7 @@ class Timm:
     def encode(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Return the embedding (B, E), and each tapped layer's feature map, row by row (B, N, D)."""
         last, stages = self.visual.trunk.forward_intermediates(images, indices=[layer - 1 for layer in layers])
-        pooled = self.visual.trunk.forward_head(last)
-        return _in_full(self.visual.head, pooled), [_tokens(stage) for stage in stages]
+        return self.visual.head(self.visual.trunk.forward_head(last)), [_tokens(stage) for stage in stages]
 
 
 def tower_of(visual: Any) -> ViT | ResNet | Timm:
@@ -130,11 +129,3 @@ def _unfilled(image_size: int, patch: int) -> str | None:
 def _tokens(feature_map: Tensor) -> Tensor:
     """Return the patch tokens (B, N, D) of a feature map (B, D, h, w)."""
     return feature_map.flatten(2).transpose(1, 2)
-
-
-def _in_full(head: Any, pooled: Tensor) -> Tensor:
-    """Return the head's output, under autocast in float32: an embedding in bfloat16 is coarse."""
-    if not torch.is_autocast_enabled(pooled.device.type):
-        return head(pooled)
-    with torch.autocast(pooled.device.type, enabled=False):
-        return head(pooled.float())
