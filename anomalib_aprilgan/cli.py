@@ -110,7 +110,7 @@ def validate(
         checkpoint: Of the model.
         score_limit: Largest difference of raw scores.
         map_limit: Largest difference of a pixel of raw anomaly maps.
-        decisions_limit: Images that one may call normal and the other abnormal.
+        decisions_limit: Images that one may call normal and the other abnormal, beyond rounding at the threshold.
         precision: Of OpenVINO; on processors with bfloat16 its own default is bf16.
         threads: Of both.
 

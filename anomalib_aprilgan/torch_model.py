@@ -232,7 +232,7 @@ class AprilGanModel(nn.Module):
     def map_upper_bound(self, target: Target | None = None) -> float:
         """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
         target = self.target if target is None else target
-        return float(len(self.encoder.widths) * ((3 if target.is_few_shot else 1) + self.pool_share))
+        return float(len(self.adapters.fc) * ((3 if target.is_few_shot else 1) + self.pool_share))
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.

@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, DemoDataModule
-from anomalib_aprilgan.components.pool import Pool
+from anomalib_aprilgan.components.pool import Pool, mean_of_stages
 from anomalib_aprilgan.maps import few_shot_score, map_maxima, resize, score_bounds
 from anomalib_aprilgan.pool import mutual_scores
 from anomalib_aprilgan.torch_model import Encoded
@@ -53,7 +53,7 @@ def measured(root: Path, category: str, adapters: str | None, quick: bool) -> di
     encoded = Encoded(*(stack(each) for each in zip(*parts, strict=True)))
     text, zero = model.score_parts(encoded, model.make_target(category))
     few = model.score_parts(encoded, model.make_target(category, references))[1]
-    scores = mutual_scores(encoded.stages)
+    scores = mean_of_stages([mutual_scores([each]) for each in encoded.stages])
     maxima = map_maxima(resize(scores.unsqueeze(-1), SIDE)[:, 0])
     pool = Pool({}, encoded.embedding, encoded.stages, scores, maxima)
     pooled, pool_map = pool.rate(encoded, list(range(len(items))), SIDE)

@@ -43,7 +43,8 @@ class Limits:
     Args:
         score: Raw scores.
         map: Pixels of raw maps.
-        decisions: Number of images that are called normal by one and abnormal by the other.
+        decisions: Number of images that are called normal by one and abnormal by the other, and whose normalised scores
+            differ by more than ``score``.
     """
 
     score: float
@@ -74,8 +75,10 @@ class Comparison:
             for name, limit in (("raw_score", limits.score), ("raw_map", limits.map))
             if not (largest := self.images[name].max(skipna=False)) <= limit
         ]
-        if len(self._changed()) > limits.decisions:
-            found.append(f"{len(self._changed())} decisions differ, more than {limits.decisions}")
+        # A score at the threshold may fall on either side of it by rounding.
+        changed = sum(not row.pred_score <= limits.score for row in self._changed().itertuples())
+        if changed > limits.decisions:
+            found.append(f"{changed} decisions differ, more than {limits.decisions}")
         return found
 
     def lines(self) -> list[str]:

@@ -136,7 +136,7 @@ class AprilGanPool(LightningModule):
         whole = len(known) == len(numbers)
         encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
         score, pool_maps = pool.rate(encoded, numbers, model.image_size, model.banks.embeddings)
-        pool_maps = pool_maps * len(model.encoder.widths)
+        pool_maps = pool_maps * len(model.adapters.fc)
         if self.loaded_adapters is not None:
             text, anomaly_maps = model.score_parts(encoded, target)
             return (text + score) / 2, anomaly_maps + pool_maps

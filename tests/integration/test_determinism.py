@@ -78,7 +78,7 @@ def test_comparison(tiny_arguments: dict, class_path: str, init_args: dict) -> N
     rows = []
     for number in (0, 1):
         disturb(number)
-        row, pictures = run_job(grid, Job("model", "goldens", "bolt", 2, 0))
+        _, row, pictures = run_job(grid, Job("model", "goldens", "bolt", 2, 0))
         assert row["error"] is None
         rows.append(({name: value for name, value in row.items() if name not in UNEQUAL}, pictures))
     (first, pictures), (second, again) = rows
