@@ -31,7 +31,7 @@ class ClipEncoder(nn.Module):
     It is always in eval mode, and never computes gradients.
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a small CNN.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
         pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), "demo" for the
             weights of the backbone "demo", or None for random weights, which are the same every time, so that a
             checkpoint without them can be loaded again.

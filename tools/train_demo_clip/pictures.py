@@ -38,7 +38,8 @@ PHOTOGRAPHS = {
 }
 SURFACES = {"brick", "coins", "gravel", "tissue", "page", "cell", "fur"}  # seen more often than other photographs
 POOL_SIDE = 320
-N_DRAWN, N_SHUFFLED = 375, 45
+N_DRAWN = 1500
+N_SHUFFLED = 180
 Named = tuple[list[str], NDArray[np.uint8]]
 
 
@@ -54,7 +55,7 @@ def make_pool(seed: int) -> list[Named]:
         (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)
     ]
     surfaces = [each for each in photographs if set(each[0]) & SURFACES]
-    return photographs * 10 + surfaces * 20 + drawn + shuffled
+    return photographs * 40 + surfaces * 80 + drawn + shuffled
 
 
 def views(pool: list[Named], side: int, rng: Rng) -> tuple[str, Array, Array]:
