@@ -63,7 +63,7 @@ def settle(latest: Path) -> Path:
         elif os.name != "nt" and not latest.is_symlink():
             versions = (latest.with_name(f"v{number}") for number in count())
             latest.symlink_to(latest.rename(next(path for path in versions if not path.exists())))
-    return resolve_versioned_path(latest)
+        return resolve_versioned_path(latest)  # under the lock: a new version takes the link away for a moment
 
 
 def claim(folder: Path, table: str) -> Path:
