@@ -8,12 +8,12 @@ from __future__ import annotations
 import signal
 import sys
 from collections import UserDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse.typing import register_type
+
+from anomalib_aprilgan.cli.errors import clear_errors
 
 WIDTH = 200  # columns of a table that is written to a pipe
 
@@ -161,12 +161,3 @@ def figure(
         }
         paths = figures.save(drawn, output)
     print(f"{len(paths)} files in {output / 'figures'}")
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Exit with the message of an error about the input instead of a traceback."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"aprilgan: error: {error}")

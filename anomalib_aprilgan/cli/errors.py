@@ -1,0 +1,19 @@
+# Copyright (C) 2026 the anomalib-aprilgan authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Errors about the input, as the command line prints them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Exit with the message of an error about the input instead of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"aprilgan: error: {error}")
