@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +68,21 @@ class BankOptions:
         """Width of each bank, from those of the stages and of the joint space."""
         return [width for width in stages for _ in self.neighbourhoods] + [embedding] * self.embeddings
 
-    def compared(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
-        """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E)."""
-        tokens = [local_means(each, r) for each in stages for r in self.neighbourhoods]
+    def compared(self, embedding: Tensor, stages: Sequence[Tensor], memory: Sequence[Tensor] = ()) -> list[Tensor]:
+        """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E).
+
+        Args:
+            embedding: Image embeddings (B, E).
+            stages: Patch tokens (B, N, D) of each of CLIP's stages.
+            memory: Those of a memory encoder, which take their place.
+        """
+        tokens = [local_means(each, r) for each in memory or stages for r in self.neighbourhoods]
         return [*tokens, embedding.unsqueeze(1)] if self.embeddings else tokens
 
-    def rows(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
-        """What each bank keeps of one reference image's R copies: (1, rows, D)."""
+    def rows(self, *encoded: Any) -> list[Tensor]:
+        """What each bank keeps of one reference image's R copies, encoded as ``compared`` takes it: (1, rows, D)."""
         ratio = self.coreset_sampling_ratio
-        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(embedding, stages)]
+        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(*encoded)]
         return [each.flatten(0, 1).unsqueeze(0) for each in tokens]
 
 
