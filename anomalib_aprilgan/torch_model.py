@@ -150,7 +150,8 @@ class AprilGanModel(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoders say of preprocessed images (B, 3, H, W)."""
-        return Encoded(*self.encoder(images), self.memory_encoder(images) if self.memory_encoder else ())
+        embedding, stages = self.encoder(images)
+        return Encoded(embedding, stages, self.memory_encoder(images) if self.memory_encoder else ())
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and anomaly maps (B, H, W), in float32.

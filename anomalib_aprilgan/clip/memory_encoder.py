@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -77,8 +77,8 @@ class MemoryEncoder(nn.Module):
         layers = _default_layers(strides) if layers is None else layers
         self.layers = checked_layers(layers, strides, backbone, "memory_layers")
         config = resolve_data_config(pretrained_cfg=network.pretrained_cfg)
-        (mean, std), own = statistics, (config["mean"], config["std"])
-        mean, std, own_mean, own_std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std, *own))
+        known = (*statistics, config["mean"], config["std"])
+        mean, std, own_mean, own_std = (torch.tensor(each).view(3, 1, 1) for each in known)
         self.register_buffer("scale", std / own_std)
         self.register_buffer("shift", (mean - own_mean) / own_std)
         if hasattr(network, "set_input_size"):

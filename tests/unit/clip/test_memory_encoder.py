@@ -170,7 +170,7 @@ def test_a_file_that_does_not_fit(tmp_path: Path, damage: str) -> None:
     save_file(state, path)
     if damage == "text":
         path.write_text("hello")
-    with pytest.raises(ValueError, match="do not fit the `memory_backbone`|holds no weights that can be read"):
+    with pytest.raises(ValueError, match=r"do not fit the `memory_backbone`|holds no weights that can be read"):
         MemoryEncoder(VIT, str(path), 64, CLIP)
 
 
