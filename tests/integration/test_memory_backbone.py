@@ -70,13 +70,13 @@ def test_a_checkpoint_holds_banks_and_no_frozen_weights(make_model: Models, engi
     expected = predictions(engine, model)
     loaded = AprilGan.load_from_checkpoint(tmp_path / "model.ckpt")
     equal(predictions(engine, loaded), expected)
-    equal(predictions(engine, make_model(**SECOND, class_name="bolt"), ckpt_path=tmp_path / "model.ckpt"), expected)
+    equal(predictions(engine, make_model(**SECOND, **FEW), ckpt_path=tmp_path / "model.ckpt"), expected)
     (tested,) = engine().test(model, datamodule=golden_data())
     (again,) = engine().test(loaded, datamodule=golden_data())
     assert tested == again
     for other in ({}, {**SECOND, "memory_layers": [2, 6]}, {**SECOND, "memory_backbone": "test_vit2"}):
         with pytest.raises(ValueError, match=r"memory_encoder: .*memory_backbone"):
-            predictions(engine, make_model(**other), ckpt_path=tmp_path / "model.ckpt")
+            predictions(engine, make_model(**other, **FEW), ckpt_path=tmp_path / "model.ckpt")
 
 
 def test_a_pool_compares_its_tokens(make_model: Models, engine: Engines) -> None:
