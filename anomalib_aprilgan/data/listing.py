@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_aprilgan.compat.anomalib import use_listing
+from anomalib_aprilgan.compat.masks import use_mask_reader
 from anomalib_aprilgan.data.images import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -92,8 +93,9 @@ def _named(reasons: dict[str, str]) -> str:
 
 
 def take_over_listing() -> None:
-    """Have anomalib list files to predict, and folders of ``Folder``, as ``image_files`` does."""
+    """Have anomalib list files to predict, and folders of ``Folder``, as ``image_files`` does, and read masks right."""
     use_listing(image_files)
+    use_mask_reader()
 
 
 def leave_hidden_out_of(datamodule: Any) -> None:
