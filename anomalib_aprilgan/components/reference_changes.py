@@ -345,10 +345,17 @@ def _save(module: Any, content: dict[str, Any], path: Path) -> None:
     content = {
         **content,
         "state_dict": module.state_dict(),
+        "callbacks": {**content.get("callbacks", {}), **_callback_state(module.post_processor, content)},
         "hyper_parameters": {**content["hyper_parameters"], **arguments},
     }
     module.on_save_checkpoint(content)
     WholeCheckpointIO(module.checkpoint_safe_globals()).save_checkpoint(content, path)
+
+
+def _callback_state(post_processor: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """The thresholds once more: anomalib's post-processor is a callback too, whose state a trainer restores last."""
+    key = getattr(post_processor, "state_key", None)
+    return {key: post_processor.state_dict()} if key in content.get("callbacks", {}) else {}
 
 
 def _describe_thresholds(module: Any) -> str:

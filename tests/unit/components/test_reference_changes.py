@@ -59,7 +59,7 @@ def assert_as_if_new(path: Path, files: list[Path]) -> None:
     """The checkpoint is that of a model that is set up with all of these files."""
     loaded = AprilGan.load_from_checkpoint(path).eval()
     arguments = {**loaded.hparams, "few_shot_source": [*map(str, files)], "k_shot": len(files)}
-    arguments["adapters"] = None  # those of the checkpoint
+    arguments |= {"adapters": None, "class_name": loaded.model.class_name}  # adapters: those of the checkpoint
     new = AprilGan(**arguments).eval()
     new.model.adapters.load_state_dict(loaded.model.adapters.state_dict())
     new.prepare()
