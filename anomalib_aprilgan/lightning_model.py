@@ -227,12 +227,12 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         self.loaded_adapters = TRAINED
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
         text, anomaly_maps = self.score_batch(batch)
         maxima = map_maxima(anomaly_maps)
         check_finite(text + maxima, "scores", batch.image_path)
-        own = unrepeated(batch, self.trainer, batch_idx)
+        own = unrepeated(batch, self.trainer, batch_idx, dataloader_idx)
         if own is not None:
             self._validation_scores.update(text[: len(own)], maxima[: len(own)], own.gt_label)
         return batch.update(pred_score=self.model.image_score(text, maxima), anomaly_map=anomaly_maps)
