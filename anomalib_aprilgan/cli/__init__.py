@@ -12,6 +12,7 @@ from jsonargparse import auto_cli
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
 from anomalib_aprilgan.cli.prompts import prompts
+from anomalib_aprilgan.cli.report import report
 from anomalib_aprilgan.cli.validate import validate
 
 COMMANDS: dict[str, Any] = {
@@ -21,9 +22,10 @@ COMMANDS: dict[str, Any] = {
     "prompts": prompts,
     "demo": demo,
     "validate": validate,
+    "report": report,
 }
 
 
 def main() -> None:
-    """Run the subcommand that the command line names."""
-    auto_cli(COMMANDS, as_positional=False)
+    """Run the subcommand that is named. Its required arguments are positional, but for keyword-only ones."""
+    auto_cli(COMMANDS)

@@ -21,6 +21,7 @@ from anomalib_aprilgan.components.post_processor import SCORE_MARGIN
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
+SPREAD = "spread differently"
 RULE_OF_THREE = 3  # no event in n images: its rate is below 3 / n with 95 % confidence
 Array = NDArray
 Statistic = Callable[[Array, Array], float]  # of normal and of abnormal images
@@ -185,4 +186,4 @@ def drift(today: Array, before: Array) -> tuple[float, str]:
     if test.pvalue > SIGNIFICANT:
         return float(test.pvalue), "alike"
     sides = [stats.ks_2samp(today, before, alternative=side).pvalue <= SIGNIFICANT for side in ("less", "greater")]
-    return float(test.pvalue), "spread differently" if all(sides) else "higher" if sides[0] else "lower"
+    return float(test.pvalue), SPREAD if all(sides) else "higher" if sides[0] else "lower"
