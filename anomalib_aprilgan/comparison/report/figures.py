@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from tabulate import tabulate
 
-from anomalib_aprilgan.comparison.report.content import Report, Table
+from anomalib_aprilgan.comparison.report.content import Report
 from anomalib_aprilgan.comparison.report.scores import Scores
 
 KINDS = {0.0: ("good", "tab:blue"), 1.0: ("bad", "tab:red")}
 BINS = 30
-PAGE = (11.7, 8.3)  # inches: A4
-ROWS_PER_PAGE = 24
+SHEET = (11.7, 8.3)  # inches: A4
+LINES, COLUMNS = 52, 170  # of text on a sheet
 
 
 def histogram(scores: Scores) -> Figure:
@@ -66,45 +68,39 @@ def png(figure: Figure) -> bytes:
 
 def pages(report: Report) -> list[Figure]:
     """The report on sheets: sentences and tables, figures, pictures."""
-    sheets = [text_page(report.title, [*report.facts, *(f"Missing: {text}" for text in report.missing)])]
-    for table in report.tables:
-        portions = range(0, len(table.rows), ROWS_PER_PAGE)
-        sheets += [table_page(table, table.rows[start : start + ROWS_PER_PAGE]) for start in portions]
+    lines = lines_of(report)
+    sheets = [text_page(lines[start : start + LINES]) for start in range(0, len(lines), LINES)]
     sheets += report.figures.values()
     return sheets + [pictures_page(title, images) for title, images in report.pictures.items() if images]
 
 
-def text_page(title: str, sentences: Sequence[str]) -> Figure:
-    """A sheet with a heading and sentences."""
-    figure = Figure(figsize=PAGE)
-    figure.text(0.05, 0.92, title, fontsize=18, parse_math=False)
-    for row, sentence in enumerate(sentences):
-        figure.text(0.05, 0.85 - 0.07 * row, f"• {sentence}", fontsize=10, wrap=True, va="top", parse_math=False)
+def lines_of(report: Report) -> list[str]:
+    """Sentences and tables as text of equally wide letters."""
+    sentences = [report.title, *report.facts, *(f"Missing: {text}" for text in report.missing)]
+    lines = [line for sentence in sentences for line in [*textwrap.wrap(sentence, COLUMNS), ""]]
+    for table in report.tables:
+        cells = tabulate(table.rows, table.columns, disable_numparse=True).splitlines()
+        lines += ["", table.title, "", *cells, *textwrap.wrap(table.note, COLUMNS), ""]
+    return lines
+
+
+def text_page(lines: Sequence[str]) -> Figure:
+    """A sheet of text."""
+    figure = Figure(figsize=SHEET)
+    figure.text(0.05, 0.95, "\n".join(lines), fontsize=7, family="monospace", va="top", parse_math=False)
     return figure
 
 
-def table_page(table: Table, rows: Sequence[Sequence[str]]) -> Figure:
-    """A sheet with some rows of a table."""
-    figure = Figure(figsize=PAGE)
-    axis = figure.add_axes((0.05, 0.2, 0.9, 0.7))
-    axis.set_axis_off()
-    drawn = axis.table(cellText=rows, colLabels=table.columns, loc="upper center", cellLoc="left", edges="horizontal")
-    drawn.auto_set_font_size(False)
-    drawn.set_fontsize(8)
-    drawn.auto_set_column_width(range(len(table.columns)))
-    figure.text(0.05, 0.93, table.title, fontsize=14, parse_math=False)
-    figure.text(0.05, 0.15, table.note, fontsize=8, wrap=True, va="top", parse_math=False)
-    return figure
-
-
-def pictures_page(title: str, images: Sequence[tuple[bytes, str]], columns: int = 5) -> Figure:
+def pictures_page(title: str, pictures: Sequence[tuple[bytes, str]]) -> Figure:
     """A sheet with pictures and their captions."""
-    figure = Figure(figsize=PAGE, layout="constrained")
+    figure = Figure(figsize=SHEET, layout="constrained")
     figure.suptitle(title, parse_math=False)
+    images = [np.asarray(Image.open(io.BytesIO(content))) for content, _ in pictures]
+    columns = 2 if images[0].shape[1] > 2 * images[0].shape[0] else 5
     axes = figure.subplots(-(-len(images) // columns), columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, (content, caption) in zip(axes, images, strict=False):
-        axis.imshow(np.asarray(Image.open(io.BytesIO(content))))
-        axis.set_title(caption, fontsize=6, wrap=True, parse_math=False)
+    for axis, image, (_, caption) in zip(axes, images, pictures, strict=False):
+        axis.imshow(image)
+        axis.set_title(caption, fontsize=7, parse_math=False)
     return figure
