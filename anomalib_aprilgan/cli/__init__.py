@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
+from anomalib_aprilgan.cli.check import check
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
 from anomalib_aprilgan.cli.prompts import prompts
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "validate": validate,
     "report": report,
+    "check": check,
 }
 
 

@@ -146,7 +146,7 @@ def at_rates(scores: Scores) -> Table:
         ]
         for name, cut in cuts.items()
     ]
-    notes = [too_few(len(normal), rate) for rate in RATES]
+    notes = [needed(len(normal), rate) for rate in RATES]
     return Table(
         "False alarms and escapes at a false-alarm rate",
         ["at most", scores.kind, "false alarms", "escapes"],
@@ -155,9 +155,21 @@ def at_rates(scores: Scores) -> Table:
     )
 
 
-def too_few(n_normal: int, rate: float, kind: str = "good") -> str:
-    """A sentence if there are too few images for a rate; else empty."""
-    needed = images_needed(rate)
-    return (
-        "" if n_normal >= needed else f"A rate of {100 * rate:g} % takes {needed} {kind} images, there are {n_normal}."
-    )
+def needed(total: int, rate: float, kind: str = "good") -> str:
+    """How many images a rate in [0, 1) takes, if there are fewer; else empty.
+
+    Args:
+        total: Number of images that there are.
+        rate: That is asked for.
+        kind: Of the images.
+    """
+    if not rate:
+        return f"No number of images shows that a rate is 0: {total} without one show less than {percent(3 / total)}."
+    to_set, to_show = images_needed(rate), statistics.images_to_show(rate)
+    words = f"{to_show} without one to show it (rule of three)"
+    if total < to_set:
+        return (
+            f"{total} {kind} images tell no rate below {percent(1 / total)}: a rate of {100 * rate:g} % takes {to_set} "
+            f"to set it, and {words}."
+        )
+    return f"A rate of {100 * rate:g} % takes {words}, there are {total}." if total < to_show else ""
