@@ -29,7 +29,7 @@ def check(
         bad: Folder of abnormal images; no masks are needed.
         checkpoint: Of the model.
         model: Arguments of AprilGan, such as ``--model.class_name bolt``.
-        false_alarm_rate: Fraction of good images that may be called bad, in [0, 1). Default: 0.01 without the other rate.
+        false_alarm_rate: Fraction of good images that may be called bad, in [0, 1). Default: 0.01 if there is no other.
         escape_rate: Fraction of bad images that may be called good, in [0, 1).
         save: Checkpoint to write, with the suggested threshold.
         output: Folder of results: table and pictures.
@@ -48,8 +48,11 @@ def check(
         print(*labelled.lines(scores, suggested), sep="\n")
         print(f"Table and pictures: {scores.table.parent}; aprilgan report {scores.table.parent} draws them up")
         if save is None:
-            print("To use a suggested threshold: --save CHECKPOINT writes it, `anomalib predict --ckpt_path` reads it.")
+            print(
+                "To use a suggested threshold: --save CHECKPOINT keeps it, for anomalib predict --ckpt_path CHECKPOINT"
+            )
             return
         ((threshold, _),) = suggested.values()
         labelled.save_threshold(module, engine, scores, threshold, save)
-        print(f"{save} has the threshold {threshold:.6g} (raw score): anomalib predict --ckpt_path {save}")
+        print(f"{save} has the threshold {threshold:.6g} (raw score). To use it, with the same --model arguments:")
+        print(f"  anomalib predict --model AprilGan ... --ckpt_path {save}")

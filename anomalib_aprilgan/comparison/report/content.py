@@ -166,10 +166,9 @@ def needed(total: int, rate: float, kind: str = "good") -> str:
     if not rate:
         return f"No number of images shows that a rate is 0: {total} without one show less than {percent(3 / total)}."
     to_set, to_show = images_needed(rate), statistics.images_to_show(rate)
-    words = f"{to_show} without one to show it (rule of three)"
-    if total < to_set:
-        return (
-            f"{total} {kind} images tell no rate below {percent(1 / total)}: a rate of {100 * rate:g} % takes {to_set} "
-            f"to set it, and {words}."
-        )
-    return f"A rate of {100 * rate:g} % takes {words}, there are {total}." if total < to_show else ""
+    if total >= to_show:
+        return ""
+    shown = f"To show a rate of {100 * rate:g} % takes {to_show} {kind} images without one (rule of three)"
+    if total >= to_set:
+        return f"{shown}, there are {total}."
+    return f"{shown}, to set it {to_set}; {total} tell no rate below {percent(1 / total)}."
