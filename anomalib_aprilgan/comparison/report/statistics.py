@@ -9,8 +9,9 @@ called normal. Intervals hold with 95 % confidence.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from anomalib_aprilgan.components.post_processor import SCORE_MARGIN
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
+ROUNDING = 1e-12
 SPREAD = "spread differently"
 RULE_OF_THREE = 3  # no event in n images: its rate is below 3 / n with 95 % confidence
 Array = NDArray
@@ -75,17 +77,10 @@ def bootstrapped(
     value = statistic(normal, abnormal)
     if min(len(normal), len(abnormal)) < 2:
         return Estimate(value, math.nan, math.nan)
-    drawn = stats.bootstrap(
-        (normal, abnormal),
-        statistic,
-        n_resamples=resamples,
-        batch=1,  # all draws at once would take gigabytes
-        vectorized=False,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return Estimate(value, *map(float, drawn.confidence_interval))
+    draw = np.random.default_rng(seed)
+    parts = (normal, abnormal)
+    values = [statistic(*(part[draw.integers(0, len(part), len(part))] for part in parts)) for _ in range(resamples)]
+    return Estimate(value, *map(float, np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])))
 
 
 def proportion(count: int, total: int) -> Estimate:
@@ -156,25 +151,26 @@ class Pair:
     def p_value(self, resamples: int = 2000, seed: int = 0) -> float:
         """Probability of a difference at least this large if an image's ranks came from either model by chance.
 
-        Permutation test of ranks, since models differ in units; exact where there are fewer permutations than
+        Permutation test of ranks, since models differ in units; by all permutations if these are fewer than
         ``resamples``.
+
+        Args:
+            resamples: Number of permutations that are drawn.
+            seed: Of the draws.
         """
-        n_normal = len(self.first[0])
-        ranks = [stats.rankdata(np.concatenate(scores)) for scores in (self.first, self.second)]
+        n_normal, n_images = len(self.first[0]), sum(map(len, self.first))
+        first, second = (stats.rankdata(np.concatenate(scores)) for scores in (self.first, self.second))
 
-        def statistic(first: Array, second: Array) -> float:
-            return auroc(second[:n_normal], second[n_normal:]) - auroc(first[:n_normal], first[n_normal:])
+        def difference(swapped: Array) -> float:
+            one, other = np.where(swapped, second, first), np.where(swapped, first, second)
+            return auroc(other[:n_normal], other[n_normal:]) - auroc(one[:n_normal], one[n_normal:])
 
-        test = stats.permutation_test(
-            ranks,
-            statistic,
-            permutation_type="samples",
-            vectorized=False,
-            n_resamples=resamples,
-            batch=1,
-            rng=np.random.default_rng(seed),
-        )
-        return float(test.pvalue)
+        draw, not_swapped = np.random.default_rng(seed), np.zeros(n_images, dtype=bool)
+        swaps: Iterable[Array] = itertools.product(*[(False, True)] * n_images)  # type: ignore[assignment]
+        if 2**n_images > resamples:
+            swaps = itertools.chain([not_swapped], (draw.random(n_images) < 0.5 for _ in range(resamples)))
+        sizes = np.abs([difference(swapped) for swapped in swaps])
+        return float((sizes >= abs(difference(not_swapped)) - ROUNDING).mean())
 
 
 def drift(today: Array, before: Array) -> tuple[float, str]:
