@@ -36,13 +36,20 @@ def report(
         SystemExit: With a message if a file is missing or of another kind.
     """
     with clear_errors():
-        from anomalib_aprilgan.comparison.report.page import report_of, write_report  # noqa: PLC0415
-        from anomalib_aprilgan.comparison.report.pairs import read_before  # noqa: PLC0415
-        from anomalib_aprilgan.comparison.report.scores import read_scores  # noqa: PLC0415
+        from anomalib_aprilgan.comparison.report import page, pairs, runs, scores  # noqa: PLC0415
 
-        scores = read_scores(source, labels)
-        second = None if other is None else read_scores(other)
-        earlier = None if before is None else read_before(before)
-        made = report_of(scores, second, earlier, resamples, seed)
-        paths = write_report(made, output or scores.table.parent)
+        if runs.is_comparison(source):
+            if {labels, other, before} != {None}:
+                msg = (
+                    "A comparison has its own labels and models: `labels`, `other`, `before` go with a predictions.csv."
+                )
+                raise ValueError(msg)
+            folder = source if source.is_dir() else source.parent
+            made = runs.report_of_comparison(folder, resamples, seed)
+        else:
+            first = scores.read_scores(source, labels)
+            second = None if other is None else scores.read_scores(other)
+            earlier = None if before is None else pairs.read_before(before)
+            made, folder = page.report_of(first, second, earlier, resamples, seed), first.table.parent
+        paths = page.write_report(made, output or folder)
     print(*made.facts, *(f"Missing: {sentence}" for sentence in made.missing), *paths, sep="\n")

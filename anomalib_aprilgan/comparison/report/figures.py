@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,10 +24,16 @@ SHEET = (11.7, 8.3)  # inches: A4
 LINES, COLUMNS = 52, 170  # of text on a sheet
 
 
-def histogram(scores: Scores) -> Figure:
-    """Scores of good and bad images, or of all where there are no labels, with the threshold."""
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    axis = figure.subplots()
+def histograms(runs: Mapping[str, Scores]) -> Figure:
+    """Scores of good and bad images, or of all where there are no labels, with the threshold, by the runs' names."""
+    figure = Figure(figsize=(8, 3 * len(runs)), layout="constrained")
+    for axis, (name, scores) in zip(figure.subplots(len(runs), squeeze=False)[:, 0], runs.items(), strict=True):
+        _draw_histogram(axis, scores)
+        axis.set_title(name, parse_math=False)
+    return figure
+
+
+def _draw_histogram(axis: Any, scores: Scores) -> None:
     parts = {name: (scores.values[scores.labels == label], color) for label, (name, color) in KINDS.items()}
     parts["without label"] = (scores.values[np.isnan(scores.labels)], "tab:gray")
     bins = np.histogram_bin_edges(scores.values, BINS)
@@ -37,26 +44,6 @@ def histogram(scores: Scores) -> Figure:
         axis.axvline(scores.threshold, color="black", linestyle="--", label=f"threshold {scores.threshold:.4g}")
     axis.set(xlabel=scores.kind, ylabel="images")
     axis.legend()
-    return figure
-
-
-def differences(names: Sequence[str], centers: Sequence[float], ends: Sequence[tuple[float, float]]) -> Figure:
-    """Image AUROC of each run in percent, as a point with its interval.
-
-    Args:
-        names: Of the runs (R).
-        centers: AUROC in [0, 1].
-        ends: Of the intervals; NaN where there are none.
-    """
-    figure = Figure(figsize=(8, 1 + 0.28 * len(names)), layout="constrained")
-    axis = figure.subplots()
-    values, spans = 100 * np.asarray(centers), 100 * np.asarray(ends).T
-    axis.errorbar(values, range(len(names)), xerr=np.abs(spans - values), fmt="o", capsize=3)
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.set_xlabel("image AUROC (%), 95 % interval")
-    axis.grid(alpha=0.3)
-    return figure
 
 
 def png(figure: Figure) -> bytes:

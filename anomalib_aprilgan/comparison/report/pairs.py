@@ -49,17 +49,19 @@ def pair_of(first: Scores, second: Scores) -> Pair:
     return Pair(*((values[sides[0]], values[sides[1]]) for values in (first.values, others)))
 
 
-def compare_models(pairs: Mapping[str, Pair], first: str, resamples: int, seed: int) -> list[list[str]]:
+def compare_models(
+    first: str, scores: tuple[NDArray, NDArray], pairs: Mapping[str, Pair], resamples: int, seed: int
+) -> list[list[str]]:
     """Rows of a table: image AUROC of models on the same images, with intervals, and differences to the first.
 
     Args:
-        pairs: By the name of the second model.
         first: Name of the first model.
+        scores: Its scores of normal and abnormal images.
+        pairs: By the name of the second model.
         resamples: Of bootstrap and permutation test.
         seed: Of both.
     """
-    one = next(iter(pairs.values()))
-    rows = [[first, *_auroc(one.first, resamples, seed), "", "", ""]]
+    rows = [[first, *_auroc(scores, resamples, seed), "", "", ""]]
     for name, pair in pairs.items():
         found = pair.difference(resamples, seed)
         ends = "too few images" if math.isnan(found.low) else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
@@ -87,7 +89,7 @@ def two_models(first: Scores, second: Scores, resamples: int, seed: int) -> Tabl
     """
     pair = pair_of(first, second)
     count = sum(map(len, pair.first))
-    rows = compare_models({str(second.table): pair}, str(first.table), resamples, seed)
+    rows = compare_models(str(first.table), pair.first, {str(second.table): pair}, resamples, seed)
     return Table("Two models on the same images", COLUMNS, rows, f"{count} labelled images are in both. {NOTE}")
 
 
