@@ -40,9 +40,7 @@ def report(
 
         if runs.is_comparison(source):
             if {labels, other, before} != {None}:
-                msg = (
-                    "A comparison has its own labels and models: `labels`, `other`, `before` go with a predictions.csv."
-                )
+                msg = "A comparison has labels and models of its own: leave out `labels`, `other` and `before`."
                 raise ValueError(msg)
             folder = source if source.is_dir() else source.parent
             made = runs.report_of_comparison(folder, resamples, seed)
