@@ -9,11 +9,13 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
+from anomalib_aprilgan.cli.check import check
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
 from anomalib_aprilgan.cli.parser import Parser
 from anomalib_aprilgan.cli.prompts import prompts
 from anomalib_aprilgan.cli.references import REFERENCES
+from anomalib_aprilgan.cli.report import report
 from anomalib_aprilgan.cli.validate import validate
 
 COMMANDS: dict[str, Any] = {
@@ -24,6 +26,8 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "validate": validate,
     "references": REFERENCES,
+    "report": report,
+    "check": check,
 }
 
 
