@@ -17,9 +17,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
+from anomalib_aprilgan.components.visualizer import LINE_HEIGHT, AprilGanVisualizer, caption
 from conftest import GOLDEN, GOOD, Engines, Models
 
+HEAD = 2 * LINE_HEIGHT  # caption and titles
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
 
 
@@ -34,9 +35,9 @@ def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object)
 
 
 def map_panel(anomaly_map: torch.Tensor, map_range: float = 1.0) -> np.ndarray:
-    """The pixels of image + anomaly map, without its title."""
+    """The lower pixels of image + anomaly map."""
     visualization = AprilGanVisualizer().visualization(item(anomaly_map), "bolt", map_range)
-    return np.asarray(visualization)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
+    return np.asarray(visualization)[HEAD + 64 :, 256:512].astype(int)
 
 
 def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
@@ -60,15 +61,15 @@ def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
         for name in ("8.png", "16.png")
     ]
     assert np.abs(visualizations[0].astype(int) - visualizations[1]).max() <= 1
-    assert visualizations[0][CAPTION_HEIGHT + 64 :].std() > 10
+    assert visualizations[0][HEAD:].std() > 10
 
 
-@pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "")])
+@pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "no threshold")])
 def test_caption(label: bool | None, words: str) -> None:
     prediction = SimpleNamespace(
         pred_score=torch.tensor(0.7), pred_label=label if label is None else torch.tensor(label)
     )
-    assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", *([words] if words else [])]
+    assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", words]
 
 
 def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> None:
@@ -80,9 +81,9 @@ def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> No
     assert Path("scratch/000.png") in visualizations
     (path,) = tmp_path.rglob("scratch/000.png")
     pixels = np.asarray(Image.open(path))
-    assert pixels.shape == (256 + CAPTION_HEIGHT, 4 * 256, 3)
-    assert pixels[:CAPTION_HEIGHT].max() > 200
-    mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
+    assert pixels.shape == (256 + HEAD, 4 * 256, 3)
+    assert all(pixels[row : row + LINE_HEIGHT].max() > 200 for row in (0, LINE_HEIGHT))
+    mask = pixels[HEAD:, 256:512]
     assert set(np.unique(mask > 127)) == {False, True}
 
 
