@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from anomalib.data import PredictDataset
 from anomalib.visualization import ImageVisualizer
-from anomalib.visualization.image.item_visualizer import visualize_image_item
+from anomalib.visualization.image.functional import get_visualize_function
 from lightning.pytorch import Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -80,7 +79,9 @@ class AprilGanVisualizer(ImageVisualizer):
             shown = shown if thumbnail is None else replace(shown, image=thumbnail, image_path=None)
             panels = self.panels(shown, _map_range(pl_module))
             path.parent.mkdir(parents=True, exist_ok=True)
-            framed(panels, caption(shown, pl_module.model.class_name)).save(path)
+            framed(panels, caption(shown, pl_module.model.class_name)).save(
+                path, compress_level=1
+            )  # a PNG in a fourth of the time
             self._sheet.add(float(item.pred_score), path, verdict(shown), list(panels.values())[-1])
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -110,22 +111,24 @@ class AprilGanVisualizer(ImageVisualizer):
         height, width = image.shape[-2:]
         if item.pred_mask is not None:
             item = replace(item, pred_mask=_smooth(item.pred_mask, height, width))
-        draw = partial(
-            visualize_image_item,
-            item,
-            field_size=(width, height),
-            fields_config=self.fields_config,
-            overlay_fields_config=self.overlay_fields_config,
-            text_config={"enable": False},
-        )
-        shown: list[tuple[list[str], Any]] = [([name], draw(fields=[name])) for name in self.fields]
-        shown += [([base, *over], draw(overlay_fields=[(base, over)])) for base, over in self.overlay_fields]
-        missing = {name for names, _ in shown for name in names if getattr(item, name, None) is None}
+        stacks = [[name] for name in self.fields] + [[base, *over] for base, over in self.overlay_fields]
         return {
-            " + ".join(TITLES.get(name, name) for name in names).capitalize(): panel.convert("RGB")
-            for names, panel in shown
-            if not missing.intersection(names)
+            " + ".join(TITLES.get(name, name) for name in names).capitalize(): self._panel(item, names, (width, height))
+            for names in stacks
+            if all(getattr(item, name, None) is not None for name in names)
         }
+
+    def _panel(self, item: Any, names: Sequence[str], size: tuple[int, int]) -> Image.Image:
+        """The first field, and the others over it, as anomalib draws each, but not one by one at full size."""
+        first, *others = names
+        panel = _drawn(item, first, self.fields_config).convert("RGB").resize(size)
+        for name in others:
+            layer = _drawn(item, name, self.overlay_fields_config).convert("RGBA").resize(size)
+            share = self.overlay_fields_config.get(name, {}).get("alpha", 0.5)
+            panel.paste(
+                layer.convert("RGB"), mask=layer.getchannel("A").point(lambda value, share=share: value * share)
+            )
+        return panel
 
     def _path(self, item: Any, trainer: Trainer) -> Path:
         """Where to save the visualization of an image: no other image of the run has the same place."""
@@ -154,6 +157,11 @@ def _map_range(module: Any) -> float:
     """What an AprilGan's anomaly maps do not exceed."""
     normalized = getattr(module.post_processor, "enable_normalization", False)
     return 1.0 if normalized else module.model.map_upper_bound()
+
+
+def _drawn(item: Any, name: str, configs: Mapping[str, dict[str, Any]]) -> Image.Image:
+    drawn: Image.Image = get_visualize_function(name)(getattr(item, name), **configs.get(name, {}))
+    return drawn
 
 
 def _smooth(mask: Tensor, height: int, width: int) -> Tensor:

@@ -72,6 +72,46 @@ def test_caption(label: bool | None, words: str) -> None:
     assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", words]
 
 
+@pytest.mark.parametrize(
+    ("size", "box", "shown"),
+    [
+        ((1000, 400), None, (1000, 400)),  # as it is
+        ((1000, 400), (500, 500), (500, 200)),  # to the given box
+        ((50, 100), None, (128, 256)),  # large enough for titles
+        ((5000, 100), None, (4000, 80)),
+    ],
+)
+def test_images_keep_their_size_and_proportions(
+    tmp_path: Path, size: tuple[int, int], box: tuple[int, int] | None, shown: tuple[int, int]
+) -> None:
+    """And titles cover none of their pixels."""
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    visualizer = AprilGanVisualizer() if box is None else AprilGanVisualizer(field_size=box)
+    prediction = item(torch.zeros(16, 16), tmp_path / "a.png")
+    panels = visualizer.panels(prediction)
+    assert {title: panel.size for title, panel in panels.items()} == dict.fromkeys(
+        ["Image", "Image + anomaly map"], shown
+    )
+    picture = np.asarray(visualizer.visualization(prediction, "bolt"))
+    np.testing.assert_array_equal(picture[-shown[1] :, : shown[0]], np.asarray(panels["Image"]))
+    if shown == size:
+        np.testing.assert_array_equal(np.asarray(panels["Image"]), pixels)
+
+
+def test_the_outline_is_that_of_the_mask_in_the_images_proportions(tmp_path: Path) -> None:
+    Image.new("RGB", (1200, 600)).save(tmp_path / "a.png")
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask[25:50, 50:75] = True
+    panel = AprilGanVisualizer().panels(item(torch.zeros(100, 100), tmp_path / "a.png", pred_mask=mask))[
+        "Image + outline"
+    ]
+    rows, columns = np.nonzero(np.asarray(panel)[..., 0] > 100)
+    found = rows.min() / 600, rows.max() / 600, columns.min() / 1200, columns.max() / 1200
+    assert found == pytest.approx((0.25, 0.5, 0.5, 0.75), abs=0.01)
+    assert np.asarray(panel)[225, 750].max() == 0  # within
+
+
 def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> None:
     """Image, mask, image + map, image + predicted mask, and a caption that is not empty."""
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
