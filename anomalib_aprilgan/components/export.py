@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.compat.logs import quiet_translation
 from anomalib_aprilgan.compat.onnx import OPSET, forget_traced_classes, hide_outputs
+from anomalib_aprilgan.components.export_runtimes import RAW
 
 logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
-RAW = ("raw_score", "raw_map")
 HOW_TO_CHECK = "To compare the exported file with the model: aprilgan validate FILE --data FOLDER --checkpoint FILE"
 
 
