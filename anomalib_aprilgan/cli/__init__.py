@@ -11,6 +11,7 @@ from jsonargparse import auto_cli
 
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
+from anomalib_aprilgan.cli.export import export
 from anomalib_aprilgan.cli.prompts import prompts
 from anomalib_aprilgan.cli.validate import validate
 
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Any] = {
     "figure": figure,
     "prompts": prompts,
     "demo": demo,
+    "export": export,
     "validate": validate,
 }
 

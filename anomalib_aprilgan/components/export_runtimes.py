@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_aprilgan.compat.onnx import session_with
+from anomalib_aprilgan.components.plain_export import holds_code, load_export
 
 RAW = ("raw_score", "raw_map")
 Outputs = Mapping[str, NDArray]
@@ -55,7 +56,7 @@ def run_openvino(model: Any, precision: str = "f32", threads: int = 0) -> Run:
 
 
 def _torch(path: Path, _precision: str, _threads: int) -> Run:
-    return run_module(TorchInferencer(path, device="cpu").model)
+    return run_module(TorchInferencer(path, device="cpu").model if holds_code(path) else load_export(path))
 
 
 def _onnx(path: Path, _precision: str, threads: int) -> Run:
