@@ -12,6 +12,7 @@ from jsonargparse import auto_cli
 from anomalib_aprilgan.cli.check import check
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
+from anomalib_aprilgan.cli.export import export
 from anomalib_aprilgan.cli.parser import Parser
 from anomalib_aprilgan.cli.prompts import prompts
 from anomalib_aprilgan.cli.references import REFERENCES
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Any] = {
     "figure": figure,
     "prompts": prompts,
     "demo": demo,
+    "export": export,
     "validate": validate,
     "references": REFERENCES,
     "report": report,
