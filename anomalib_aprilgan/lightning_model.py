@@ -71,6 +71,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
         neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
         reference_embeddings: Mix the distance to the references' embeddings into image scores.
+        score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -112,6 +113,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: int = 1,
         neighbourhoods: list[int] | tuple[int, ...] = (1,),
         reference_embeddings: bool = False,
+        score_fraction: float = 0.0,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -146,6 +148,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
+        self.model.score_fraction = self.calibrated_fraction = score_fraction
         self.use_pool(pool, pool_source)
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
@@ -230,22 +233,23 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
         """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
         text, anomaly_maps = self.score_batch(batch)
-        maxima = map_maxima(anomaly_maps)
+        peaks, maxima = self.model.map_peaks(anomaly_maps), map_maxima(anomaly_maps)
         check_finite(text + maxima, "scores", batch.image_path)
         own = unrepeated(batch, self.trainer, batch_idx)
         if own is not None:
-            self._validation_scores.update(text[: len(own)], maxima[: len(own)], own.gt_label)
-        return batch.update(pred_score=self.model.image_score(text, maxima), anomaly_map=anomaly_maps)
+            n_own = len(own)
+            self._validation_scores.update(text[:n_own], peaks[:n_own], maxima[:n_own], own.gt_label)
+        return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_maps)
 
     def on_validation_epoch_end(self) -> None:
         """Set score bounds and thresholds from all validation images."""
         post_processor: Any = self.post_processor
         if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
             return
-        text, maxima, label = self._validation_scores.take()
-        self.model.set_score_bounds(maxima if label is not None and label.any() != label.all() else None)
+        text, peaks, maxima, label = self._validation_scores.take()
+        self.model.set_score_bounds(peaks if label is not None and label.any() != label.all() else None)
         if post_processor is not None:
-            post_processor.calibrate(self.model.image_score(text, maxima), maxima, label, self.model.map_upper_bound())
+            post_processor.calibrate(self.model.image_score(text, peaks), maxima, label, self.model.map_upper_bound())
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Raise ValueError if one is not a finite number."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -56,11 +55,7 @@ class AprilGanModel(nn.Module):
     score_bounds: Tensor
 
     def __init__(
-        self,
-        encoder: ClipEncoder,
-        prompts: PromptEnsemble,
-        image_size: int,
-        banks: BankOptions | None = None,
+        self, encoder: ClipEncoder, prompts: PromptEnsemble, image_size: int, banks: BankOptions | None = None
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -74,6 +69,7 @@ class AprilGanModel(nn.Module):
         self.class_name: str | None = None
         self.references = References()
         self.target_origin = RUN
+        self.score_fraction = 0.0  # of the map's values whose mean is its peak; 0: the maximum
         self.pool_share = 0  # 1: a pool's maps, which add up to 1 per stage, are added to this model's
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
@@ -164,7 +160,7 @@ class AprilGanModel(nn.Module):
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
 
         Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
-        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
+        peak, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
 
         Args:
             encoded: Of the images; may be scored for as many targets as wanted.
@@ -175,7 +171,7 @@ class AprilGanModel(nn.Module):
         """
         target = self.target if target is None else target
         text, anomaly_maps = self.score_parts(encoded, target)
-        return self.image_score(text, maps.map_maxima(anomaly_maps), target), anomaly_maps
+        return self.image_score(text, self.map_peaks(anomaly_maps), target), anomaly_maps
 
     def score_parts(self, encoded: Encoded, target: Target, zero_shot: tuple | None = None) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W).
@@ -200,34 +196,38 @@ class AprilGanModel(nn.Module):
             return text, maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
 
     def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
-        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
+        projected = (tokens.detach().float() for tokens in self.adapters(encoded.stages))  # one at a time
         with _full_precision(encoded.embedding):
             text = maps.text_score(encoded.embedding.float(), features)
-            return text, maps.zero_shot_map(_float(projected), features, self.image_size)
+            return text, maps.zero_shot_map(projected, features, self.image_size)
 
-    def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
-        """Image scores (B,) from text scores (B,) and the maxima (B,) of anomaly maps.
+    def map_peaks(self, anomaly_maps: Tensor) -> Tensor:
+        """What image scores take of anomaly maps (B, H, W): the mean (B,) of their highest values, or the maximum."""
+        return maps.map_peaks(anomaly_maps, self.score_fraction)
+
+    def image_score(self, text: Tensor, peaks: Tensor, target: Target | None = None) -> Tensor:
+        """Image scores (B,) from text scores (B,) and the peaks (B,) of anomaly maps.
 
         Args:
             text: Text scores.
-            maxima: Of the anomaly maps.
-            target: Its bounds scale the maxima; if they are NaN, the theoretical range does. None: the model's own.
+            peaks: Of the anomaly maps.
+            target: Its bounds scale the peaks; if they are NaN, the theoretical range does. None: the model's own.
         """
         target = self.target if target is None else target
         if not target.is_few_shot:
             return text
-        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=maxima.device)
+        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=peaks.device)
         bounds = target.score_bounds
-        return maps.few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
+        return maps.few_shot_score(text, peaks, bounds.where(~bounds.isnan(), theoretical))
 
-    def set_score_bounds(self, maxima: Tensor | None) -> None:
-        """Scale few-shot scores by the range of map maxima (M,) of normal and abnormal validation images.
+    def set_score_bounds(self, peaks: Tensor | None) -> None:
+        """Scale few-shot scores by the range of map peaks (M,) of normal and abnormal validation images.
 
         None, or a range so narrow that it would magnify rounding errors: by the theoretical range.
         """
         self.score_bounds.fill_(torch.nan)
-        if maxima is not None and self.target.is_few_shot:
-            self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
+        if peaks is not None and self.target.is_few_shot:
+            self.score_bounds.copy_(maps.score_bounds(peaks, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
         """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
@@ -244,14 +244,10 @@ class AprilGanModel(nn.Module):
         """
         projected = self.adapters(self.encode(images).stages)
         with _full_precision(images):
-            probabilities = [maps.stage_probabilities(each, features, self.image_size) for each in _float(projected)]
+            probabilities = [maps.stage_probabilities(each.float(), features, self.image_size) for each in projected]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
-
-
-def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (tensor.float() for tensor in tensors)  # one stage at a time
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager:

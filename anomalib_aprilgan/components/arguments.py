@@ -60,6 +60,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of odd numbers of patches, such as [1, 3]",
     ),
     "reference_embeddings": FLAG,
+    "score_fraction": (
+        lambda value: _is_number(value) and 0 <= value <= 1,
+        "a fraction of the map's values, 0 (the maximum) to 1 (the mean), such as 0.01",
+    ),
     "seed": (lambda value: _is_whole(value) and value < 2**63, "a whole number from 0 on"),
     "prompts": (
         lambda value: value is None or _is_text(value) or isinstance(value, dict | Path),

@@ -29,6 +29,7 @@ WRONG = {
     "reference_rotations": [2, "4", None],
     "neighbourhoods": [[], [2], 3, ["1"], None],
     "reference_embeddings": ["yes", 1],
+    "score_fraction": ["0.01", -0.1, 1.1, None, float("nan"), True, [0.01]],
     "pool": ["true", 1, None],
     "pool_source": ["", 3, ["folder"]],
     "seed": ["0", 0.5, -1, None, (1, 2), 2**64],
