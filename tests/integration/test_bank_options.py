@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turned references, local means, embeddings and means of a map's highest values in runs, checkpoints, exports and comparisons."""
+"""Turned references, local means, embeddings and means of highest values in runs, checkpoints, exports, comparisons."""
 
 from __future__ import annotations
 

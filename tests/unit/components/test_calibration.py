@@ -68,7 +68,7 @@ def test_views_of_one_pixel() -> None:
 
 @torch.no_grad()
 def naive_thresholds(model: AprilGan, rate: float, count: int) -> tuple[float, float]:
-    """Each reference's views against a memory of the others, with a fresh setup for each; scores take ``count`` values."""
+    """Each reference's views against a memory of the others, with a fresh setup for each."""
     scores, maxima = [], []
     transform = model.pre_processor.transform
     for held_out in REFERENCES:
