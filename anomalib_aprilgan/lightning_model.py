@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
@@ -71,6 +72,8 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
         neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
         reference_embeddings: Mix the distance to the references' embeddings into image scores.
+        tiles: Rows and columns of overlapping tiles, each of ``image_size``, that are encoded instead. 1: whole images.
+        aligned: Compare each tile with the references' at the same place alone: parts that always lie the same way.
         score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
@@ -113,6 +116,8 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: int = 1,
         neighbourhoods: list[int] | tuple[int, ...] = (1,),
         reference_embeddings: bool = False,
+        tiles: int | list[int] = 1,
+        aligned: bool = False,
         score_fraction: float = 0.0,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
@@ -127,27 +132,28 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     ) -> None:
         log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
-        neighbourhoods = plain(neighbourhoods)
+        neighbourhoods, tiles = plain(neighbourhoods), plain(tiles)
         check_arguments(locals())
         check_backbone(shipped_adapters(adapters, backbone, pretrained, layers), backbone, layers)
+        tiling = Tiling(image_size, tiles)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
-            pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
+            pre_processor = self.configure_pre_processor(tiling.size, mean, std)
         if post_processor is True:
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
         adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         self.learning_rate = learning_rate
-        banks = BankOptions(
-            coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,), reference_embeddings
-        )
+        kept = (coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,))
+        banks = BankOptions(*kept, reference_embeddings, tiling.count if aligned else 1)
         draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
         self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
+        self.model.tiling = tiling
         self.model.score_fraction = self.calibrated_fraction = score_fraction
         self.use_pool(pool, pool_source)
         self._validation_scores = ValidationScores()

@@ -59,10 +59,11 @@ def sum_stages(stage_maps: Sequence[Tensor]) -> Tensor:
 def text_score(embedding: Tensor, text_features: Tensor) -> Tensor:
     """Probability of abnormal (B,) of image embeddings (B, E) against unit text features (2, E).
 
-    Uses no adapter and no map (arXiv:2305.17382, section 2.1).
+    Uses no adapter and no map (arXiv:2305.17382, section 2.1). Of images and their tiles (B, 1 + T, E): the largest.
     """
     logits = LOGIT_SCALE * F.normalize(embedding, dim=-1) @ text_features.mT
-    return logits.softmax(dim=-1)[..., 1]
+    score = logits.softmax(dim=-1)[..., 1]
+    return score if score.ndim == 1 else score.amax(dim=1)
 
 
 def embedding_score(distance: Tensor) -> Tensor:

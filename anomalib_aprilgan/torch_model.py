@@ -17,7 +17,8 @@ from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.cost import warn_of_slow_search
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
-from anomalib_aprilgan.memory import BankOptions, MemoryBank, distances, make_banks, turned
+from anomalib_aprilgan.clip.tiling import Tiling
+from anomalib_aprilgan.memory import BankOptions, MemoryBank, make_banks, turned
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
 
@@ -26,8 +27,8 @@ class Encoded(NamedTuple):
     """What the frozen encoder says of images, to be scored for any number of targets.
 
     Args:
-        embedding: Image embeddings (B, E).
-        stages: Patch tokens (B, N, D) of each stage.
+        embedding: Image embeddings (B, E); (B, 1 + T, E) of images and their tiles, if images are cut into tiles.
+        stages: Patch tokens (B, N, D) of each stage; (B * T, N, D) of the tiles.
     """
 
     embedding: Tensor
@@ -40,7 +41,7 @@ class AprilGanModel(nn.Module):
     Args:
         encoder: The frozen CLIP.
         prompts: The prompts about normal and abnormal objects.
-        image_size: Height and width of images and anomaly maps in pixels.
+        image_size: Height and width in pixels of images and anomaly maps, or of the tiles into which they are cut.
         banks: How memory banks are filled and searched.
 
     Example:
@@ -69,6 +70,7 @@ class AprilGanModel(nn.Module):
         self.class_name: str | None = None
         self.references = References()
         self.target_origin = RUN
+        self.tiling = Tiling(image_size)  # a tile; AprilGan sets others
         self.score_fraction = 0.0  # of the map's values whose mean is its peak; 0: the maximum
         self.pool_share = 0  # 1: a pool's maps, which add up to 1 per stage, are added to this model's
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
@@ -112,7 +114,8 @@ class AprilGanModel(nn.Module):
         # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, self.banks.rotations)
+        copies = self.banks.rotations * self.banks.positions  # each token meets one position of each reference
+        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, copies, self.tiling.passes)
         return make_banks(stages, self.memory.dtype)
 
     @property
@@ -154,7 +157,7 @@ class AprilGanModel(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
-        return Encoded(*self.encoder(images))
+        return Encoded(*self.tiling.encode(self.encoder, images))
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
@@ -189,17 +192,18 @@ class AprilGanModel(nn.Module):
 
     def compare_with_references(self, encoded: Encoded, target: Target, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which the embeddings' distances are mixed if banks have them; few-shot map."""
-        found = distances(self.banks.compared(*encoded), target.banks)
+        found = self.banks.distances(self.banks.compared(*encoded), target.banks)
         with _full_precision(encoded.embedding):
             if self.banks.embeddings:
                 text = (text + maps.embedding_score(found.pop()[:, 0])) / 2
-            return text, maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            few_shot_map = maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            return text, self.tiling.blend(few_shot_map)
 
     def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
         projected = (tokens.detach().float() for tokens in self.adapters(encoded.stages))  # one at a time
         with _full_precision(encoded.embedding):
             text = maps.text_score(encoded.embedding.float(), features)
-            return text, maps.zero_shot_map(projected, features, self.image_size)
+            return text, self.tiling.blend(maps.zero_shot_map(projected, features, self.image_size))
 
     def map_peaks(self, anomaly_maps: Tensor) -> Tensor:
         """What image scores take of anomaly maps (B, H, W): the mean (B,) of their highest values, or the maximum."""
