@@ -76,7 +76,7 @@ class BankOptions:
         The embedding of an image that is cut into tiles is that of the whole image.
         """
         tokens = [local_means(each, r) for each in stages for r in self.neighbourhoods]
-        whole = embedding.view(len(embedding), -1, embedding.shape[-1])[:, :1]
+        whole = embedding.view(embedding.shape[0], -1, embedding.shape[-1])[:, :1]
         return [*tokens, whole] if self.embeddings else tokens
 
     def rows(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:

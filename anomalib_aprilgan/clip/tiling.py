@@ -62,8 +62,7 @@ class Tiling(nn.Module):
             return encoder(images)
         views = self.views(images).flatten(0, 1)
         # The number of parts would fix the batch size of an export.
-        exporting, at_once = torch.compiler.is_exporting(), max(len(images), VIEWS_PER_PASS)
-        parts = [views] if exporting else views.split(at_once)
+        parts = [views] if torch.compiler.is_exporting() else views.split(max(len(images), VIEWS_PER_PASS))
         embeddings, stages = zip(*map(encoder, parts), strict=True)
         tokens = [torch.cat(stage).unflatten(0, (-1, self.passes)) for stage in zip(*stages, strict=True)]
         embedding = torch.cat(embeddings).unflatten(0, (-1, self.passes))
