@@ -236,12 +236,12 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         self.loaded_adapters = TRAINED
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
         text, anomaly_maps = self.score_batch(batch)
         peaks, maxima = self.model.map_peaks(anomaly_maps), map_maxima(anomaly_maps)
         check_finite(text + maxima, "scores", batch.image_path)
-        own = unrepeated(batch, self.trainer, batch_idx)
+        own = unrepeated(batch, self.trainer, batch_idx, dataloader_idx)
         if own is not None:
             n_own = len(own)
             self._validation_scores.update(text[:n_own], peaks[:n_own], maxima[:n_own], own.gt_label)

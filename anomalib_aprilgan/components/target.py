@@ -9,7 +9,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from anomalib.data import InferenceBatch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_aprilgan.compat import tiles
@@ -46,6 +48,12 @@ class AprilGanTarget(LightningModule):
         if target.references.paths and not self.uses_pool:  # the references' views are not compared with a pool
             scores = held_out_scores(self.model, target, self.reference_transform)
             own.calibrate_on_normal(*scores, self.model.map_upper_bound())
+
+    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
+        """Predictions for images, as anomalib's; for the target of the arguments if there is none yet."""
+        if self.model.class_name is None:
+            self.set_target()  # anomalib's GraphLogger calls a model that was only trained
+        return super().forward(batch, *args, **kwargs)
 
     def set_target(self) -> None:
         """Bring adapters and target in line with the arguments and the data, if they are not."""

@@ -104,3 +104,13 @@ def test_a_model_can_be_traced(make_model: Models) -> None:
         return prediction.pred_score, prediction.anomaly_map
 
     torch.testing.assert_close(torch.jit.trace(forward, image)(image), forward(image))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_model_that_was_only_trained_can_be_traced(make_model: Models) -> None:
+    """GraphLogger calls it before anything is looked for."""
+    model = make_model(adapters=None, class_name="bolt").eval().requires_grad_(False)  # the trace of a function
+    image = torch.rand(1, 3, 100, 90)
+    traced = torch.jit.trace(lambda images: model(images).pred_score, image)
+    assert model.model.class_name == "bolt"
+    torch.testing.assert_close(traced(image), model(image).pred_score)
