@@ -97,4 +97,4 @@ class AprilGanTarget(LightningModule):
     @property
     def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
-        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.image_size)])
+        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.tiling.size)])
