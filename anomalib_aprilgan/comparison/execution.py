@@ -20,6 +20,7 @@ from anomalib_aprilgan.comparison.datasets import check_references, prepare_cate
 from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.comparison.image_scores import SCORES, save_scores, scores_path
 from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
 from anomalib_aprilgan.comparison.progress import RunsProgress, showing_progress
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
@@ -90,6 +91,8 @@ def _run_missing(
         check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
         if thumbnails is not None:
             save_thumbnails(thumbnails_path(output, job), thumbnails)
+        if SCORES in row:
+            save_scores(scores_path(output, job), row.pop(SCORES))
         append_row(path, row)
         if row["status"] != "ok":
             failed.append(row)

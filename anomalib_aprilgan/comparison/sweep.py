@@ -179,13 +179,13 @@ class Sweep:
     def _judge(self, run: Run) -> tuple[Row, Thumbnails | None]:
         if run.error is not None or run.target is None:
             raise run.error or RuntimeError
-        text, maxima = torch.cat(run.predictions.scores), torch.cat(run.maxima)
+        text, peaks = torch.cat(run.predictions.scores), torch.cat(run.peaks)
         truth = read_ground_truth(self.datamodule, run.predictions.paths, self.grid.mask_size)
-        bounds = score_bounds(maxima, self.model.model.map_upper_bound(run.target))
+        bounds = score_bounds(peaks, self.model.model.map_upper_bound(run.target))
         if not truth.has_both_kinds:  # as after a validation
             bounds = torch.full_like(bounds, torch.nan)
         target = replace(run.target, score_bounds=bounds)
-        run.predictions.scores = [self.model.model.image_score(text, maxima, target)]
+        run.predictions.scores = [self.model.model.image_score(text, peaks, target)]
         body, thumbnails = judge(self.grid, run.job, run.predictions, self.datamodule)
         run.target = None  # its memory banks are free
         shared = {"sweep_seconds": self.seconds, "sweep_runs": len(self.runs)}
