@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from anomalib_aprilgan.clip.configuration import checked_layers
 from anomalib_aprilgan.clip.fingerprint import WeightsHash
 from anomalib_aprilgan.compat.timm import set_input_size
 
+Encode = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 # Pixels per token of a CNN's stages that are tapped by default.
 STRIDES = (8, 16, 32)
@@ -163,3 +164,13 @@ def second_encoder(
         msg = "`memory_pretrained` and `memory_layers` need a `memory_backbone`, the name of a network of timm."
         raise ValueError(msg)
     return None
+
+
+def beside(encoder: Encode, second: MemoryEncoder | None) -> Encode:
+    """Return an encoder like the first, whose stages are followed by those of the second."""
+
+    def encode(images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        embedding, stages = encoder(images)
+        return embedding, [*stages, *second(images)] if second else stages
+
+    return encode
