@@ -119,7 +119,7 @@ class Target:
         references: The reference images.
         text_features: Unit rows normal and abnormal (2, E).
         banks: Memory bank (K * N, D) of each stage. Empty: zero-shot.
-        score_bounds: Range (2,) of the anomaly maps' maxima over validation images; NaN: not validated.
+        score_bounds: Range (2,) of the anomaly maps' peaks over validation images; NaN: not validated.
         origin: RUN, set by a run for its data, which the next run replaces; CHECKPOINT, loaded; or HAND, set by
             ``AprilGanModel.setup``.
     """

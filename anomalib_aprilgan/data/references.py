@@ -32,6 +32,8 @@ OTHER = re.compile(
 )
 MASK_ENDING = re.compile(r"[_-](mask|label|gt)$", re.IGNORECASE)
 
+ANYTHING = "object"  # its word in the prompts
+
 
 def resolve_references(
     request: TargetRequest, datamodule: AnomalibDataModule | None, known: References | None = None
@@ -84,7 +86,7 @@ def resolve_class_name(
     """
     given = None if origin == RUN else known
     of_data = getattr(datamodule, "class_name", None) or getattr(datamodule, "category", None)
-    return request.class_name or of_data or given or "object"
+    return request.class_name or of_data or given or ANYTHING
 
 
 def are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
