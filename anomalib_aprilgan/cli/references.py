@@ -106,9 +106,10 @@ def suggest(
 def _change(checkpoint: Path, kind: str, images: list[Any]) -> None:
     with clear_errors():
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415
-        from anomalib_aprilgan.components import reference_changes  # noqa: PLC0415
+        from anomalib_aprilgan.components import reference_plans  # noqa: PLC0415
+        from anomalib_aprilgan.components.reference_changes import change_references  # noqa: PLC0415
 
-        lines = reference_changes.change_references(AprilGan, checkpoint, getattr(reference_changes, kind)(images))
+        lines = change_references(AprilGan, checkpoint, getattr(reference_plans, kind)(images))
     print(*lines, sep="\n")
 
 
