@@ -12,7 +12,10 @@ from jsonargparse import auto_cli
 from anomalib_aprilgan.cli.check import check
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
+from anomalib_aprilgan.cli.export import export
+from anomalib_aprilgan.cli.parser import Parser
 from anomalib_aprilgan.cli.prompts import prompts
+from anomalib_aprilgan.cli.references import REFERENCES
 from anomalib_aprilgan.cli.report import report
 from anomalib_aprilgan.cli.validate import validate
 
@@ -22,7 +25,9 @@ COMMANDS: dict[str, Any] = {
     "figure": figure,
     "prompts": prompts,
     "demo": demo,
+    "export": export,
     "validate": validate,
+    "references": REFERENCES,
     "report": report,
     "check": check,
 }
@@ -30,4 +35,4 @@ COMMANDS: dict[str, Any] = {
 
 def main() -> None:
     """Run the subcommand that is named. Its required arguments are positional, but for keyword-only ones."""
-    auto_cli(COMMANDS)
+    auto_cli(COMMANDS, parser_class=Parser)

@@ -17,6 +17,7 @@ import joblib
 from rich.console import Console
 
 from anomalib_aprilgan.comparison.datasets import check_references, prepare_categories
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.image_scores import SCORES, save_scores, scores_path
@@ -146,6 +147,7 @@ def workers(backend: str, n_jobs: int) -> Iterator[None]:
         ImportError: If the backend is not installed.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(DECODED.clear)  # those of this process, if it is the only worker
         if backend == "dask":
             client = _import("distributed", backend).Client
             address = {} if _import("dask", backend).config.get("scheduler-address", None) else {"n_workers": n_jobs}

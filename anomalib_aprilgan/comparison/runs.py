@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.collector import PredictionCollector, Predictions
 from anomalib_aprilgan.comparison.datasets import build_datamodule, keep_references
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, device_name
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import GroundTruth, read_ground_truth
@@ -191,7 +192,7 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     scales_scores = isinstance(model, AprilGan) and model.model.target.is_few_shot  # by the range of the maps
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, DECODED.reading(datamodule.test_data):
         callbacks = [PredictionCollector(predictions), PredictionProgress()]
         engine = Engine(callbacks=callbacks, default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:
