@@ -99,6 +99,7 @@ def test_an_image_in_both_folders_is_named(images: Path, tmp_path: Path) -> None
         (["check", "--good=.", "--bad=.", "--model.colour=red"], "`model` has no argument colour: it has backbone"),
         (["check", "--good=.", "--bad=.", "--escape_rate=1"], r"`escape_rate` must be in \[0, 1\), got 1"),
         (["check", "--good=.", "--bad=.", "--escape_rate=0", "--false_alarm_rate=0", "--save=x"], "one threshold"),
+        (["check", "--good=.", "--bad=.", "--save=."], "`save` is the path of a file"),
         (["check", "--good=.", "--bad=.", "--checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
         (["report", "nowhere"], "no table of predictions nowhere"),
         (["report", "."], "no table of predictions predictions.csv"),

@@ -88,6 +88,19 @@ def test_what_is_missing_is_said_and_the_rest_shown(tmp_path: Path, options: dic
     assert len(page.write_report(report, tmp_path)) == 2
 
 
+@pytest.mark.parametrize(("kind", "fact"), [("good", "False alarms: 3 of 4"), ("bad", "Escapes: 1 of 4")])
+def test_images_of_one_kind_tell_one_rate(tmp_path: Path, kind: str, fact: str) -> None:
+    rows = [f"{index}.png,{index},1,,{kind}," for index in range(4)]
+    report = page.report_of(read_scores(write(tmp_path, rows)), resamples=10)
+    assert report.facts[-1].startswith(fact)
+    other = {
+        "good": "No bad images: no AUROC, F1 and escapes.",
+        "bad": "No good images: no AUROC, F1 and false alarms.",
+    }
+    assert report.missing == [other[kind]]
+    assert not report.tables
+
+
 def test_labels_of_folders(tmp_path: Path) -> None:
     names = ["a/good/1", "a/scratch/2", "a/dent/3", "a/4", "b/scratch/5"]
     scores = read_scores(write(tmp_path, [f"{name}.png,0.5" for name in names], "image_path,pred_score"))
