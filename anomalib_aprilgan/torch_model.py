@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -18,7 +17,8 @@ from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.cost import warn_of_slow_search
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.text import class_text_features
-from anomalib_aprilgan.memory import BankOptions, MemoryBank, distances, make_banks, turned
+from anomalib_aprilgan.clip.tiling import Tiling
+from anomalib_aprilgan.memory import BankOptions, MemoryBank, make_banks, turned
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
 
@@ -27,8 +27,8 @@ class Encoded(NamedTuple):
     """What the frozen encoder says of images, to be scored for any number of targets.
 
     Args:
-        embedding: Image embeddings (B, E).
-        stages: Patch tokens (B, N, D) of each stage.
+        embedding: Image embeddings (B, E); (B, 1 + T, E) of images and their tiles, if images are cut into tiles.
+        stages: Patch tokens (B, N, D) of each stage; (B * T, N, D) of the tiles.
     """
 
     embedding: Tensor
@@ -41,7 +41,7 @@ class AprilGanModel(nn.Module):
     Args:
         encoder: The frozen CLIP.
         prompts: The prompts about normal and abnormal objects.
-        image_size: Height and width of images and anomaly maps in pixels.
+        image_size: Height and width in pixels of images and anomaly maps, or of the tiles into which they are cut.
         banks: How memory banks are filled and searched.
 
     Example:
@@ -56,11 +56,7 @@ class AprilGanModel(nn.Module):
     score_bounds: Tensor
 
     def __init__(
-        self,
-        encoder: ClipEncoder,
-        prompts: PromptEnsemble,
-        image_size: int,
-        banks: BankOptions | None = None,
+        self, encoder: ClipEncoder, prompts: PromptEnsemble, image_size: int, banks: BankOptions | None = None
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -74,6 +70,8 @@ class AprilGanModel(nn.Module):
         self.class_name: str | None = None
         self.references = References()
         self.target_origin = RUN
+        self.tiling = Tiling(image_size)  # a tile; AprilGan sets others
+        self.score_fraction = 0.0  # of the map's values whose mean is its peak; 0: the maximum
         self.pool_share = 0  # 1: a pool's maps, which add up to 1 per stage, are added to this model's
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
@@ -116,7 +114,8 @@ class AprilGanModel(nn.Module):
         # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, self.banks.rotations)
+        copies = self.banks.rotations * self.banks.positions  # each token meets one position of each reference
+        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, copies, self.tiling.passes)
         return make_banks(stages, self.memory.dtype)
 
     @property
@@ -158,13 +157,13 @@ class AprilGanModel(nn.Module):
 
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
-        return Encoded(*self.encoder(images))
+        return Encoded(*self.tiling.encode(self.encoder, images))
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
 
         Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
-        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
+        peak, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
 
         Args:
             encoded: Of the images; may be scored for as many targets as wanted.
@@ -175,7 +174,7 @@ class AprilGanModel(nn.Module):
         """
         target = self.target if target is None else target
         text, anomaly_maps = self.score_parts(encoded, target)
-        return self.image_score(text, maps.map_maxima(anomaly_maps), target), anomaly_maps
+        return self.image_score(text, self.map_peaks(anomaly_maps), target), anomaly_maps
 
     def score_parts(self, encoded: Encoded, target: Target, zero_shot: tuple | None = None) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W).
@@ -193,41 +192,46 @@ class AprilGanModel(nn.Module):
 
     def compare_with_references(self, encoded: Encoded, target: Target, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which the embeddings' distances are mixed if banks have them; few-shot map."""
-        found = distances(self.banks.compared(*encoded), target.banks)
+        found = self.banks.distances(self.banks.compared(*encoded), target.banks)
         with _full_precision(encoded.embedding):
             if self.banks.embeddings:
                 text = (text + maps.embedding_score(found.pop()[:, 0])) / 2
-            return text, maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            few_shot_map = maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            return text, self.tiling.blend(few_shot_map)
 
     def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
-        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
+        projected = (tokens.detach().float() for tokens in self.adapters(encoded.stages))  # one at a time
         with _full_precision(encoded.embedding):
             text = maps.text_score(encoded.embedding.float(), features)
-            return text, maps.zero_shot_map(_float(projected), features, self.image_size)
+            return text, self.tiling.blend(maps.zero_shot_map(projected, features, self.image_size))
 
-    def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
-        """Image scores (B,) from text scores (B,) and the maxima (B,) of anomaly maps.
+    def map_peaks(self, anomaly_maps: Tensor) -> Tensor:
+        """What image scores take of anomaly maps (B, H, W): the mean (B,) of their highest values, or the maximum."""
+        return maps.map_peaks(anomaly_maps, self.score_fraction)
+
+    def image_score(self, text: Tensor, peaks: Tensor, target: Target | None = None) -> Tensor:
+        """Image scores (B,) from text scores (B,) and the peaks (B,) of anomaly maps.
 
         Args:
             text: Text scores.
-            maxima: Of the anomaly maps.
-            target: Its bounds scale the maxima; if they are NaN, the theoretical range does. None: the model's own.
+            peaks: Of the anomaly maps.
+            target: Its bounds scale the peaks; if they are NaN, the theoretical range does. None: the model's own.
         """
         target = self.target if target is None else target
         if not target.is_few_shot:
             return text
-        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=maxima.device)
+        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=peaks.device)
         bounds = target.score_bounds
-        return maps.few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
+        return maps.few_shot_score(text, peaks, bounds.where(~bounds.isnan(), theoretical))
 
-    def set_score_bounds(self, maxima: Tensor | None) -> None:
-        """Scale few-shot scores by the range of map maxima (M,) of normal and abnormal validation images.
+    def set_score_bounds(self, peaks: Tensor | None) -> None:
+        """Scale few-shot scores by the range of map peaks (M,) of normal and abnormal validation images.
 
         None, or a range so narrow that it would magnify rounding errors: by the theoretical range.
         """
         self.score_bounds.fill_(torch.nan)
-        if maxima is not None and self.target.is_few_shot:
-            self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
+        if peaks is not None and self.target.is_few_shot:
+            self.score_bounds.copy_(maps.score_bounds(peaks, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
         """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
@@ -244,14 +248,10 @@ class AprilGanModel(nn.Module):
         """
         projected = self.adapters(self.encode(images).stages)
         with _full_precision(images):
-            probabilities = [maps.stage_probabilities(each, features, self.image_size) for each in _float(projected)]
+            probabilities = [maps.stage_probabilities(each.float(), features, self.image_size) for each in projected]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
-
-
-def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (tensor.float() for tensor in tensors)  # one stage at a time
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager:

@@ -49,21 +49,24 @@ def least_tower_cost(encoder: ClipEncoder) -> int:
     return 2 * weights * (encoder.image_size // COARSEST) ** 2
 
 
-def warn_of_slow_search(encoder: ClipEncoder, stages: Sequence[Tensor], ratio: float, copies: int = 1) -> None:
-    """Warn if the search in memory banks makes an image cost more than ten passes of the tower.
+def warn_of_slow_search(
+    encoder: ClipEncoder, stages: Sequence[Tensor], ratio: float, copies: int = 1, passes: int = 1
+) -> None:
+    """Warn if the search in memory banks costs more than ten times the passes of the tower that an image takes.
 
     Args:
         encoder: The frozen CLIP.
         stages: Rows (K, M / K, D) of each stage's bank, of K reference images.
         ratio: Fraction of the references' patch tokens that these are.
         copies: Of each reference image.
+        passes: Of the tower for an image: one for each tile and one for the whole, where images are cut into tiles.
     """
     banks = [(round(rows.shape[1] / ratio / copies), rows.shape[0] * rows.shape[1], rows.shape[2]) for rows in stages]
     search = search_cost(banks)
-    if search <= LIMIT * least_tower_cost(encoder):
+    if search <= LIMIT * passes * least_tower_cost(encoder):
         return
     tower = tower_cost(encoder)
-    if search > LIMIT * tower:
+    if search > LIMIT * passes * tower:
         logger.warning(
             "The search in memory banks of %s rows costs %.0f passes of the vision tower for each image (%.1f against "
             "%.1f GFLOP). Faster: later `layers` than %s, a smaller `image_size` than %d, fewer references (`k_shot`), "

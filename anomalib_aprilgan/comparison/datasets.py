@@ -29,8 +29,6 @@ from anomalib_aprilgan.data.masks import check_datamodule
 
 logger = logging.getLogger(__name__)
 
-PAIRS = "Images and masks do not belong together: every image of a defect needs a mask of its name"
-
 
 def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
     """The categories of a data set that is on disk with their files; the demo data are made if they are not.
@@ -73,9 +71,7 @@ def named_problems(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
-        # pandas' error, if there are more images of defects than masks or fewer
-        reason = PAIRS if "equal len keys" in str(error) else str(error)
-        msg = f"{what} can't be used: {reason.rstrip('. ')}. {remedy}"
+        msg = f"{what} can't be used: {str(error).rstrip('. ')}. {remedy}"
         raise ValueError(msg) from error
 
 

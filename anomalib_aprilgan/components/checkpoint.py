@@ -91,6 +91,7 @@ def describe(model: AprilGanModel) -> dict[str, Any]:
     encoder = model.encoder
     return {
         "image_size": model.image_size,
+        "tiles": list(model.tiling.tiles),
         "layers": list(encoder.layers),
         "stage_widths": list(encoder.widths),
         "embed_dim": encoder.embed_dim,
@@ -127,7 +128,7 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
             backbone, image size, layers or prompts.
     """
     ours = own_part(checkpoint)
-    there, here = {"banks": "", **ours["model"]}, describe(model)
+    there, here = {"banks": "", "tiles": [1, 1], **ours["model"]}, describe(model)
     if len(there.get("clip_weights", "")) == SAMPLED_LENGTH:  # made before all values were hashed
         here["clip_weights"] = sampled_hash(model.encoder.clip.state_dict())
     differing = [name for name in here if name in there and there[name] != here[name]]
@@ -135,8 +136,8 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
         msg = (
             "The checkpoint was made with another model than the one that loads it: "
             + "; ".join(f"{name}: {there[name]} there, {here[name]} here" for name in differing)
-            + ". Give the model the same arguments (backbone, pretrained, image_size, layers, quick_gelu, prompts; for "
-            "banks: reference_rotations, neighbourhoods, reference_embeddings)."
+            + ". Give the model the same arguments (backbone, pretrained, image_size, tiles, layers, quick_gelu, "
+            "prompts; for banks: reference_rotations, neighbourhoods, reference_embeddings, aligned)."
         )
         raise ValueError(msg)
     return ours

@@ -44,7 +44,8 @@ class Pool:
         embeddings: Of the images (M, E).
         stages: Patch tokens (M, N, D) of each stage.
         scores: Patch scores (M, N) by the other images.
-        maxima: Of the maps that these make (M,).
+        maxima: Peaks of the maps that these make (M,).
+        score_fraction: Of a map's values whose mean is its peak; 0: the maximum.
     """
 
     files: dict[str, int]
@@ -52,6 +53,7 @@ class Pool:
     stages: list[Tensor]
     scores: Tensor
     maxima: Tensor
+    score_fraction: float = 0.0
 
     def numbers(self, paths: Sequence[str]) -> list[int | None]:
         """Of the images in the pool with the content of these files; None: there is none."""
@@ -78,7 +80,8 @@ class Pool:
         own_maps = maps.resize(scores.unsqueeze(-1), image_size)[:, 0]
         unit, others = F.normalize(encoded.embedding.float().cpu(), dim=-1), F.normalize(self.embeddings, dim=-1)
         cosines = torch.stack([(each * others).sum(dim=-1) for each in unit])  # not a product: autocast would round it
-        maxima, pool = (scale(values, self.maxima) for values in (maps.map_maxima(own_maps), self.maxima))
+        peaks = maps.map_peaks(own_maps, self.score_fraction)
+        maxima, pool = (scale(values, self.maxima) for values in (peaks, self.maxima))
         cosines = cosines.masked_fill(same, -torch.inf)
         score = smooth_against(maxima, cosines, pool)
         if embeddings:
@@ -133,8 +136,8 @@ def make_pool(model: AprilGanModel, batches: Any, n_images: int, show_progress: 
     with tqdm(total=total, desc="Comparing the pool's images", unit=" pairs", disable=hidden) as bar:
         device = model.text_features.device
         scores = mean_of_stages([mutual_scores([each], device=device, advance=bar.update).cpu() for each in stages])
-    maxima = [maps.map_maxima(maps.resize(each[None, :, None], model.image_size)[:, 0]) for each in scores]
-    return Pool(files, torch.cat(embeddings), stages, scores, torch.cat(maxima))
+    peaks = [model.map_peaks(maps.resize(each[None, :, None], model.image_size)[:, 0]) for each in scores]
+    return Pool(files, torch.cat(embeddings), stages, scores, torch.cat(peaks), model.score_fraction)
 
 
 def _contents(batch: Any) -> list[str]:

@@ -108,11 +108,11 @@ def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     return weights.sign() * (weights.abs() * unit + 0.5).floor(), unit
 
 
-def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
+def transform_of(pre_processor: nn.Module | None, size: tuple[int, int]) -> Transform:
     """What a pre-processor does to an image; without one of anomalib's, what AprilGan's own would do."""
     if isinstance(pre_processor, PreProcessor):
         return pre_processor.transform
-    return AprilGanPreProcessor((image_size, image_size), IMAGE_MEAN, IMAGE_STD).transform
+    return AprilGanPreProcessor(size, IMAGE_MEAN, IMAGE_STD).transform
 
 
 def _own_collate(loader: DataLoader) -> Callable[[list], Any]:

@@ -106,5 +106,6 @@ def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
     datasets: list[Any] = [loader.dataset for loader in loaders if isinstance(loader.dataset, PredictDataset)]
     for dataset in datasets:
         dataset.image_filenames = readable(dataset.image_filenames)
-        change_class(dataset, ImagesToPredict)
+        if not isinstance(dataset, ImagesToPredict):
+            change_class(dataset, ImagesToPredict)
         dataset.thumbnails = {}
