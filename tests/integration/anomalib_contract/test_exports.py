@@ -50,7 +50,7 @@ def test_an_inferencer_agrees_with_the_engine(
     )
     inferencer = {"torch": TorchInferencer, "openvino": OpenVINOInferencer}[kind](path, **options)
     picture = Image.open(IMAGE).convert("RGB")
-    for source in (IMAGE, str(IMAGE), picture, np.asarray(picture)):
+    for source in (IMAGE, str(IMAGE), picture, np.array(picture)):
         actual = inferencer.predict(source)
         assert not getattr(actual.anomaly_map, "requires_grad", False)
         for name, tolerance in (("pred_score", 1e-4), ("anomaly_map", 1e-3)):
