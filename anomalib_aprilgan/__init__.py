@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anomalib_aprilgan.compat.versions import check_versions
 
 if TYPE_CHECKING:
+    from anomalib_aprilgan.components.plain_export import load_export
     from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
     from anomalib_aprilgan.data import (
         AuxiliaryDataModule,
@@ -32,6 +33,7 @@ __all__ = [
     "ElpvDataModule",
     "PartsDataModule",
     "TextileDataModule",
+    "load_export",
 ]
 
 check_versions()  # here, since what another release lacks would only be missed in the middle of a run
@@ -45,6 +47,7 @@ _HOMES = {
     "ElpvDataModule": "data",
     "PartsDataModule": "data",
     "TextileDataModule": "data",
+    "load_export": "components.plain_export",
 }
 
 

@@ -260,6 +260,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Raise ValueError if one is not a finite number."""
         batch = super().predict_step(batch, batch_idx, dataloader_idx)
+        batch.raw_score = batch.pred_score  # for the table: the post-processor normalises the other
         check_finite(batch.pred_score + map_maxima(batch.anomaly_map), "scores", batch.image_path)
         return batch
 

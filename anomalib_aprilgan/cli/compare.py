@@ -26,6 +26,7 @@ register_type(Plain, serializer=dict, deserializer=Plain)
 
 
 def compare(
+    *,
     models: dict[str, Plain],
     datasets: dict[str, Plain],
     output: Path,
@@ -95,14 +96,15 @@ def compare(
         grid = Grid(read_models(models), read_datasets(datasets), shots, seeds, mask_size, pictures, trainer or {})
         failed = run_grid(grid, output, backend, n_jobs, memory_limit)
         if (read_results(output).status == "ok").any():
-            table(output)
-            figure(output)
+            table(output=output)
+            figure(output=output)
     if failed:
         print(f"{len(failed)} runs failed; the next start tries them again.", file=sys.stderr)
         sys.exit(1)
 
 
 def table(
+    *,
     output: Path,
     kind: Literal["all", "summary", "vand", "cost", "categories"] = "summary",
     format: Literal["terminal", "md", "tex", "csv"] = "terminal",
@@ -134,6 +136,7 @@ def table(
 
 
 def figure(
+    *,
     output: Path,
     models: list[str] | None = None,
     shots: list[int] | None = None,

@@ -28,14 +28,16 @@ DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
 DEMO_ADAPTERS = Path(__file__).with_name("demo_adapters.pth")
 
 
-def clip_config(backbone: str) -> dict[str, Any]:
+def clip_config(backbone: str | dict[str, Any]) -> dict[str, Any]:
     """Return the open_clip configuration of ``backbone``: a registered architecture, a ``.json`` file or "demo".
 
-    ``local-dir:`` and the path of a folder stand for the configuration in it.
+    ``local-dir:`` and the path of a folder stand for the configuration in it; a configuration for itself.
 
     Raises:
         ValueError: If the name is unknown, the file is not an open_clip configuration, or the model is a CoCa.
     """
+    if isinstance(backbone, dict):
+        return backbone
     folder = local_folder(backbone) if backbone.startswith(LOCAL) else None
     if backbone == DEMO or backbone.endswith(".json") or folder:
         config = _read_config(DEMO_CONFIG if backbone == DEMO else folder / CONFIG_FILE if folder else Path(backbone))
@@ -117,7 +119,7 @@ def default_layers(strides: Sequence[int]) -> list[int]:
     return sorted({max(1, len(strides) * stage // N_STAGES) for stage in range(1, N_STAGES + 1)})
 
 
-def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbone: str) -> list[int]:
+def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbone: object) -> list[int]:
     """Return the numbers of the tapped layers.
 
     Args:

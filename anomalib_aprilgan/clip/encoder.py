@@ -31,7 +31,8 @@ class ClipEncoder(nn.Module):
     It is always in eval mode, and never computes gradients.
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT. A
+            configuration itself if ``pretrained`` is None.
         pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), "demo" for the
             weights of the backbone "demo", or None for random weights, which are the same every time, so that a
             checkpoint without them can be loaded again.
@@ -52,7 +53,7 @@ class ClipEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "ViT-L-14-336",
+        backbone: str | dict[str, Any] = "ViT-L-14-336",
         pretrained: str | None = "openai",
         image_size: int = 518,
         layers: Sequence[int] | None = None,
@@ -69,7 +70,7 @@ class ClipEncoder(nn.Module):
             msg = f"`image_size` {image_size} {misfit} (`backbone` {backbone!r})."
             raise ValueError(msg)
         if pretrained is not None:
-            load_weights(self.clip, find_weights(backbone, pretrained), backbone)
+            load_weights(self.clip, find_weights(str(backbone), pretrained), str(backbone))
         resize_timm_trunk(self.clip.visual, image_size)
         self.image_size = image_size
         self.embed_dim: int = config["embed_dim"]

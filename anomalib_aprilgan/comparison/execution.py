@@ -17,8 +17,10 @@ import joblib
 from rich.console import Console
 
 from anomalib_aprilgan.comparison.datasets import check_references, prepare_categories
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
 from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.comparison.image_scores import SCORES, save_scores, scores_path
 from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
 from anomalib_aprilgan.comparison.progress import RunsProgress, showing_progress
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
@@ -89,6 +91,8 @@ def _run_missing(
         check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
         if thumbnails is not None:
             save_thumbnails(thumbnails_path(output, job), thumbnails)
+        if SCORES in row:
+            save_scores(scores_path(output, job), row.pop(SCORES))
         append_row(path, row)
         if row["status"] != "ok":
             failed.append(row)
@@ -143,6 +147,7 @@ def workers(backend: str, n_jobs: int) -> Iterator[None]:
         ImportError: If the backend is not installed.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(DECODED.clear)  # those of this process, if it is the only worker
         if backend == "dask":
             client = _import("distributed", backend).Client
             address = {} if _import("dask", backend).config.get("scheduler-address", None) else {"n_workers": n_jobs}

@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.collector import PredictionCollector, Predictions
 from anomalib_aprilgan.comparison.datasets import build_datamodule, keep_references
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, device_name
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import GroundTruth, read_ground_truth
+from anomalib_aprilgan.comparison.image_scores import SCORES, score_rows
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
 from anomalib_aprilgan.comparison.models import build_model, set_target
 from anomalib_aprilgan.comparison.progress import PredictionProgress
@@ -112,11 +114,13 @@ def judge(
     """
     truth = read_ground_truth(datamodule, predictions.paths, grid.mask_size)
     maps = predictions.take_maps()
+    scores = torch.cat(predictions.scores).numpy()
     row = {
         "n_images": len(truth.labels),
         "n_abnormal": int(truth.labels.sum()),
         "mask_size": grid.mask_size,
-        **measure(torch.cat(predictions.scores).numpy(), maps, truth),
+        SCORES: score_rows(predictions.paths, scores, truth.labels),  # before they are sorted
+        **measure(scores, maps, truth),
         "seconds_per_image": predictions.seconds_per_image,
     }
     if maps is None or not grid.thumbnails or job.seed != grid.seeds[0]:
@@ -188,7 +192,7 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     scales_scores = isinstance(model, AprilGan) and model.model.target.is_few_shot  # by the range of the maps
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, DECODED.reading(datamodule.test_data):
         callbacks = [PredictionCollector(predictions), PredictionProgress()]
         engine = Engine(callbacks=callbacks, default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:

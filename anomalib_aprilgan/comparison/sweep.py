@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_aprilgan.comparison.collector import Predictions
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, free_memory
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
@@ -67,6 +68,7 @@ def run_portion(
         Rows and thumbnails, each made when it is asked for; the jobs that need another pass; and why they do.
     """
     grid = grid.for_model(jobs[0].model)
+    DECODED.set_limit(limit, workers)
     sweep = _prepared(grid, jobs, limit, workers) if is_april_gan(grid.models[jobs[0].model], jobs[0].model) else None
     if sweep is None:
         return (run_job(grid, job) for job in jobs), [], ""
@@ -156,7 +158,7 @@ class Sweep:
     def predict(self) -> None:
         """Pass over the test images once, for all runs."""
         arguments = {**trainer_arguments(self.device), "enable_checkpointing": False, **self.grid.trainer}
-        with silence(), tempfile.TemporaryDirectory() as folder:
+        with silence(), tempfile.TemporaryDirectory() as folder, DECODED.reading(self.datamodule.test_data):
             try:
                 trainer = Trainer(
                     callbacks=[GracefulShutdown(), PredictionProgress()], default_root_dir=folder, **arguments

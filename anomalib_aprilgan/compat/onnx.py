@@ -38,6 +38,25 @@ def hide_outputs(path: Path, names: Sequence[str]) -> None:
     onnx.save(model, path)
 
 
+def mark_nodes(path: Path, kind: str, prefix: str) -> None:
+    """Begin the names of all nodes that modules of one class made with ``prefix``.
+
+    OpenVINO keeps the names of nodes, but not what torch (2.10 to 2.14) writes down beside them: the modules.
+
+    Args:
+        path: Model file.
+        kind: Name of the class, with its module.
+        prefix: Of names.
+    """
+    import onnx  # noqa: PLC0415  # an extra
+
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        if any(each.key == "namespace" and kind in each.value for each in node.metadata_props):
+            node.name = prefix + node.name
+    onnx.save(model, path)
+
+
 def session_with(path: Path, names: Sequence[str], threads: int = 0) -> Any:
     """A session of onnxruntime that gives hidden outputs too.
 

@@ -149,6 +149,13 @@ def log_normal_thresholds(
         )
 
 
+def describe_normal(n_images: int, n_scores: int, false_positive_rate: float) -> str:
+    """What set a threshold, in words: normal images, or references, which have several scores each."""
+    kind = "normal validation image" if n_images == n_scores else "reference"
+    doubt = f" (too few for a rate of {false_positive_rate:g})" if n_images < images_needed(false_positive_rate) else ""
+    return f"{n_images} {kind}{'s' * (n_images > 1)}{doubt}"
+
+
 def images_needed(false_positive_rate: float) -> int:
     """The smallest number of images of which the rate is a whole image; 0 for the rate 0."""
     return math.ceil(1 / false_positive_rate - 1e-9) if false_positive_rate else 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from anomalib.deploy import TorchInferencer
-from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalib_aprilgan.compat.onnx import session_with
 from anomalib_aprilgan.components.export import RAW, require
+from anomalib_aprilgan.components.export_runtimes import RUNTIMES, Outputs, Run, run_module
 from anomalib_aprilgan.data.images import read_image, readable
 from anomalib_aprilgan.data.listing import image_files
-
-Outputs = Mapping[str, NDArray]
-Run = Callable[[Tensor], Outputs]  # of an image (1, 3, H, W) in [0, 1]
 
 COMPARED = {
     "raw_score": "raw score",
     "raw_map": "raw map",
     "pred_score": "normalised score",
     "anomaly_map": "normalised map",
+}
+# What a runtime needs: modules, and our extra that brings them.
+NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
+    ".pt": ((), ""),
+    ".onnx": (("onnx", "onnxruntime"), "onnx"),
+    ".xml": (("openvino",), "openvino"),
 }
 NAMES = {False: "normal", True: "abnormal"}
 
@@ -133,13 +134,16 @@ def compare_export(
     files = _files(export)
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
+    modules, extra = NEEDED[export.suffix]
+    for module in modules:
+        require(module, extra)
     before = _peak_memory()
     run = RUNTIMES[export.suffix](export, precision, threads)
     _check(export, run(_read(images[0])))
     memory = _peak_memory() - before
-    module = load_model().eval()
-    module.prepare()
-    model = _run_of(module)
+    exported = load_model().eval()
+    exported.prepare()
+    model = run_module(exported)
     model(_read(images[0]))  # the first run of each is slower
     rows = pd.DataFrame([_row(path, model, run) for path in images])
     return Comparison(rows, threads, sum(file.stat().st_size for file in files) / 1e6, memory)
@@ -188,51 +192,3 @@ def _timed(run: Run, image: Tensor) -> tuple[Outputs, float]:
 def _peak_memory() -> float:
     """In megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-
-
-def _run_of(module: Any) -> Run:
-    """Runs an AprilGan, exported or not."""
-
-    def run(image: Tensor) -> Outputs:
-        with torch.inference_mode():
-            raw = module.model(module.pre_processor(image) if module.pre_processor else image)
-            outputs = module.post_processor(raw) if module.post_processor else raw
-        named = {**outputs._asdict(), **dict(zip(RAW, (raw.pred_score, raw.anomaly_map), strict=True))}
-        return {name: value.numpy() for name, value in named.items() if value is not None}
-
-    return run
-
-
-def _torch(path: Path, _precision: str, _threads: int) -> Run:
-    return _run_of(TorchInferencer(path, device="cpu").model)
-
-
-def _onnx(path: Path, _precision: str, threads: int) -> Run:
-    for module in ("onnx", "onnxruntime"):
-        require(module, "onnx")
-    session = session_with(path, RAW, threads)
-    names = [output.name for output in session.get_outputs()]
-    return lambda image: dict(
-        zip(names, session.run(names, {session.get_inputs()[0].name: image.numpy()}), strict=True)
-    )
-
-
-def _openvino(path: Path, precision: str, threads: int) -> Run:
-    require("openvino", "openvino")
-    import openvino  # noqa: PLC0415  # an extra
-
-    core = openvino.Core()
-    model = core.read_model(path)
-    named = {name for node in model.get_ops() for output in node.outputs() for name in output.get_names()}
-    model.add_outputs([name for name in RAW if name in named])
-    compiled = core.compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
-    )
-
-    def run(image: Tensor) -> Outputs:
-        return {name: value for output, value in compiled(image.numpy()).items() for name in output.get_names()}
-
-    return run
-
-
-RUNTIMES: dict[str, Callable[[Path, str, int], Run]] = {".pt": _torch, ".onnx": _onnx, ".xml": _openvino}

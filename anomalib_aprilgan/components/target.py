@@ -9,9 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from anomalib.data import InferenceBatch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_aprilgan.compat import tiles
@@ -19,9 +17,9 @@ from anomalib_aprilgan.compat.lightning import current_datamodule
 from anomalib_aprilgan.components.calibration import held_out_scores
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import transform_of
-from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
+from anomalib_aprilgan.data.references import ANYTHING, reference_images, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import adapters_to_fetch, check_backbone, fetch_adapters
-from anomalib_aprilgan.target import HAND, TargetRequest
+from anomalib_aprilgan.target import HAND, References, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
@@ -49,11 +47,11 @@ class AprilGanTarget(LightningModule):
             scores = held_out_scores(self.model, target, self.reference_transform)
             own.calibrate_on_normal(*scores, self.model.map_upper_bound())
 
-    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
-        """Predictions for images, as anomalib's; for the target of the arguments if there is none yet."""
+    def on_train_epoch_end(self) -> None:
+        """Look for something if nothing was validated: anomalib's GraphLogger calls a model that was only trained."""
         if self.model.class_name is None:
-            self.set_target()  # anomalib's GraphLogger calls a model that was only trained
-        return super().forward(batch, *args, **kwargs)
+            class_name = self.request.class_name or ANYTHING
+            self.model.target = self.model.make_target(class_name, references=References())
 
     def set_target(self) -> None:
         """Bring adapters and target in line with the arguments and the data, if they are not."""
@@ -67,7 +65,7 @@ class AprilGanTarget(LightningModule):
         references = resolve_references(self.request, datamodule, model.references)
         if (class_name, references) == (model.class_name, model.references):
             return
-        if model.class_name is not None:
+        if getattr(self.post_processor, "is_calibrated", model.class_name is not None):
             logger.warning("Target changed: thresholds need a new validation.")
         logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
         model.target = model.make_target(class_name, reference_images(references, self.reference_transform), references)

@@ -50,11 +50,13 @@ def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_prediction_has_one_table(results: dict[str, dict]) -> None:
-    one, other = results["tables"].values()
-    assert one[0] == other[0]
-    assert len(set(one)) == len(set(other)) == len(one) == len(other) == 1 + 9
-    assert {row.split(",")[0] for row in one} == {row.split(",")[0] for row in other}
+def test_a_test_and_a_prediction_have_one_table_each(results: dict[str, dict]) -> None:
+    tables = list(results["tables"].values())
+    assert len(tables) == 4
+    for table in tables:
+        assert table[0] == tables[0][0]
+        assert len(set(table)) == len(table) == 1 + 9
+        assert {row.split(",")[0] for row in table} == {row.split(",")[0] for row in tables[0]}
 
 
 @pytest.mark.slow

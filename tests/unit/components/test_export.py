@@ -24,7 +24,7 @@ from torch import Tensor
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.compat.onnx import session_with
 from anomalib_aprilgan.components import export
-from anomalib_aprilgan.components.export import RAW
+from anomalib_aprilgan.components.export_runtimes import RAW
 from conftest import GOLDEN, TINY_CLIP, TINY_RESNET
 
 BOLT = GOLDEN / "dataset" / "bolt"
