@@ -27,6 +27,8 @@ from anomalib_aprilgan.components.checkpoint import describe
 from anomalib_aprilgan.components.model_checkpoint import is_dry
 from anomalib_aprilgan.components.run_folder import TABLE, RunFolder
 from anomalib_aprilgan.data.predict import leave_out_unreadable
+from anomalib_aprilgan.target import Target
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +83,9 @@ class PredictionsTable(RunFolder):
         own = unrepeated(batch, trainer, batch_idx, dataloader_idx)
         if own is None or is_dry(trainer):
             return
-        self._fingerprint = self._fingerprint or fingerprint(pl_module)
+        self._fingerprint = self._fingerprint or fingerprint(
+            pl_module.model, pl_module.model.target, pl_module.uses_pool
+        )
         rows = as_text([*batch_rows(own, batch.raw_score.tolist(), pl_module.post_processor, self._fingerprint)])
         with table_path(trainer).open("ab", buffering=0) as file:
             file.write(rows.encode(errors="surrogateescape"))  # in one step: all processes of a run append to one table
@@ -143,18 +147,16 @@ def batch_rows(batch: Any, raw_scores: list[float], post_processor: Any, model: 
         yield path, raw, score, limits[0], limits[1], decision, label, rank, origin or NO_THRESHOLD, model
 
 
-def fingerprint(module: Any) -> str:
+def fingerprint(model: AprilGanModel, target: Target, uses_pool: bool = False) -> str:
     """12 hexadecimal digits that depend on all that raw scores are made of: encoder, adapters, prompts, target."""
-    model = module.model
-    references = model.references
     facts = [
         describe(model),
         WeightsHash()(model.adapters.state_dict()),
-        model.class_name,
-        list(references.digests or references.paths),
-        references.coreset_sampling_ratio,
-        model.score_bounds.tolist(),
-        module.uses_pool,
+        target.class_name,
+        list(target.references.digests or target.references.paths),
+        target.references.coreset_sampling_ratio,
+        target.score_bounds.tolist(),
+        uses_pool,
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 

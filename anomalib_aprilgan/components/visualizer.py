@@ -46,8 +46,10 @@ class AprilGanVisualizer(ImageVisualizer):
     The images with the highest scores are in ``contact_sheet.jpg`` too.
     """
 
-    def __init__(self, *args: Any, field_size: tuple[int, int] = LARGEST, **kwargs: Any) -> None:
-        super().__init__(*args, field_size=field_size, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "field_size" not in kwargs and len(args) < 3:
+            self.field_size = LARGEST
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Forget where the images of an earlier run were saved."""
@@ -74,7 +76,7 @@ class AprilGanVisualizer(ImageVisualizer):
         known = bool(threshold_origin(pl_module.post_processor))
         for item in own:
             path = self._path(item, trainer)
-            shown = item if known else replace(item, pred_label=None, pred_mask=None)
+            shown: Any = item if known else replace(item, pred_label=None, pred_mask=None)
             thumbnail = thumbnails.pop(item.image_path, None)
             shown = shown if thumbnail is None else replace(shown, image=thumbnail, image_path=None)
             panels = self.panels(shown, _map_range(pl_module))
@@ -82,7 +84,7 @@ class AprilGanVisualizer(ImageVisualizer):
             framed(panels, caption(shown, pl_module.model.class_name)).save(
                 path, compress_level=1
             )  # a PNG in a fourth of the time
-            self._sheet.add(float(item.pred_score), path, verdict(shown), list(panels.values())[-1])
+            self._sheet.add(float(shown.pred_score), path, verdict(shown), list(panels.values())[-1])
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Save the contact sheet."""
