@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import clip_config
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.memory_encoder import MemoryEncoder
+from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.torch import SkipInitialisation
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
@@ -71,6 +73,11 @@ def write_plain(module: Any, path: Path) -> Path:
             "quick_gelu": encoder.quick_gelu,
         },
         "banks": {**asdict(model.banks), "neighbourhoods": list(model.banks.neighbourhoods)},
+        "tiles": list(model.tiling.tiles),
+        "score_fraction": model.score_fraction,
+        "memory_encoder": [module.hparams["memory_backbone"], list(model.memory_encoder.layers)]
+        if model.memory_encoder
+        else [None, None],
         "target": model.target.record(),
         "pre_processor": _configuration(module.pre_processor, AprilGanPreProcessor),
         "post_processor": _configuration(module.post_processor, AprilGanPostProcessor),
@@ -118,7 +125,7 @@ def holds_code(path: Path) -> bool:
     return bool(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
-def _configuration(component: Any, kind: type) -> dict[str, Any] | None:
+def _configuration(component: Any, kind: Any) -> dict[str, Any] | None:
     if component is None:
         return None
     if type(component) is not kind:
@@ -127,7 +134,8 @@ def _configuration(component: Any, kind: type) -> dict[str, Any] | None:
             f"{kind.__name__}, or export with code (`anomalib export --export_type torch`)."
         )
         raise ValueError(msg)
-    return component.checkpoint_config()
+    config: dict[str, Any] = component.checkpoint_config()
+    return config
 
 
 def _made(component: Any, config: dict[str, Any] | None) -> Any:
@@ -141,9 +149,13 @@ def _model(content: dict[str, Any]) -> AprilGanModel:
     facts = content["encoder"]
     with SkipInitialisation():
         encoder = ClipEncoder(facts["clip"], None, facts["image_size"], facts["layers"], facts["quick_gelu"])
+    backbone, layers = content["memory_encoder"]
+    statistics = ((0.0,) * 3, (1.0,) * 3)  # the file's are loaded
+    memory = MemoryEncoder(backbone, False, facts["image_size"], statistics, layers) if backbone else None
     encoder.clip = without_text(encoder.clip)
     banks = {**content["banks"], "neighbourhoods": tuple(content["banks"]["neighbourhoods"])}
-    model = AprilGanModel(encoder, PromptEnsemble.read(None), facts["image_size"], BankOptions(**banks))
+    model = AprilGanModel(encoder, PromptEnsemble.read(None), facts["image_size"], BankOptions(**banks), memory)
+    model.tiling, model.score_fraction = Tiling(facts["image_size"], content["tiles"]), content["score_fraction"]
     model.class_name, model.references, model.target_origin = read_record(content["target"])
     return model
 

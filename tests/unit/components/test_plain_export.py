@@ -20,7 +20,16 @@ BANKS = {"neighbourhoods": [1, 3], "reference_embeddings": True, "reference_rota
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"k_shot": 2}, {"k_shot": 2, **BANKS}, {"k_shot": 2, "half_precision_memory": True}], ids=str
+    "options",
+    [
+        {},
+        {"k_shot": 2},
+        {"k_shot": 2, **BANKS},
+        {"k_shot": 2, "half_precision_memory": True},
+        {"k_shot": 2, "tiles": [1, 2], "score_fraction": 0.02, "aligned": True},
+        {"k_shot": 2, "memory_backbone": "resnet18", "memory_pretrained": False},
+    ],
+    ids=str,
 )
 def test_a_file_of_weights_is_the_model(make_model: Models, clip_folder: Path, tmp_path: Path, options: dict) -> None:
     """Without CLIP's files, to the bit, and without gradients."""
@@ -54,7 +63,7 @@ def test_the_command_and_its_check(
     module, run = make_model(k_shot=2), engine()
     run.validate(module, datamodule=golden_data(), verbose=False)
     run.trainer.save_checkpoint(checkpoint := tmp_path / "model.ckpt")
-    cli.export(checkpoint, tmp_path)
+    cli.export(checkpoint=checkpoint, export_root=tmp_path)
     path = tmp_path / "weights" / "torch" / "model.pt"
     assert f"Exported to {path}" in capsys.readouterr().out
     assert load_export(path).post_processor.image_threshold == module.post_processor.image_threshold
@@ -87,4 +96,4 @@ def test_other_files_are_named(make_model: Models, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other\.pt is no export of weights .*`aprilgan export`"):
         load_export(tmp_path / "other.pt")
     with pytest.raises(SystemExit, match=r"none\.ckpt"):
-        cli.export(tmp_path / "none.ckpt", tmp_path)
+        cli.export(checkpoint=tmp_path / "none.ckpt", export_root=tmp_path)
