@@ -88,6 +88,12 @@ def test_hidden_files_are_no_references(tmp_path: Path) -> None:
         resolve_references(TargetRequest(k_shot=5, source=tmp_path / "good"), None)
 
 
+def test_a_source_may_be_one_image() -> None:
+    assert resolve_references(replace(REQUEST, k_shot=1, source=GOOD / "002.png"), None).paths == (
+        str(GOOD / "002.png"),
+    )
+
+
 def test_known_references_are_kept_where_nothing_else_is_named(tmp_path: Path) -> None:
     shutil.copytree(GOOD, tmp_path / "good")
     known = resolve_references(replace(REQUEST, source=tmp_path / "good"), None)

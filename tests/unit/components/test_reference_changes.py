@@ -25,6 +25,8 @@ OPTIONS = {
     "half": {"half_precision_memory": True, "false_positive_rate": 0.3},
     "beyond": {"reference_rotations": 4, "neighbourhoods": [1, 3], "reference_embeddings": True},
     "cnn": CNN,
+    "eyes": {"memory_backbone": "test_vit", "memory_pretrained": False, "memory_layers": [3, 6]},
+    "tiles": {"tiles": [2, 2], "aligned": True, "score_fraction": 0.01},
 }
 Save = Callable[..., Path]
 
@@ -60,7 +62,8 @@ def assert_as_if_new(path: Path, files: list[Path]) -> None:
     """The checkpoint is that of a model that is set up with all of these files."""
     loaded = AprilGan.load_from_checkpoint(path).eval()
     arguments = {**loaded.hparams, "few_shot_source": [*map(str, files)], "k_shot": len(files)}
-    arguments |= {"adapters": None, "class_name": loaded.model.class_name}  # adapters: those of the checkpoint
+    arguments["adapters"] = str(GOLDEN / "adapters.pth") if loaded.adapters else None
+    arguments["class_name"] = loaded.model.class_name
     new = AprilGan(**arguments).eval()
     new.model.adapters.load_state_dict(loaded.model.adapters.state_dict())
     new.prepare()
