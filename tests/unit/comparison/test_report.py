@@ -235,6 +235,20 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     assert len(re.findall(rb"/Type /Page\b", second.read_bytes())) == 4
 
 
+def test_names_of_all_kinds(tmp_path: Path) -> None:
+    names = ["部品ü", "$x_{1}^", "\udcff", "a b"]
+    text = "\n".join(["image_path,raw_score,raw_threshold", *(f"/made/{name}.png,{len(name)},2" for name in names)])
+    (tmp_path / "predictions.csv").write_bytes(text.encode(errors="surrogateescape"))
+    (tmp_path / "labels.csv").write_text(
+        f"image_path,label\n{names[0]}.png,ok\n{names[1]}.png,NG", encoding="utf-8-sig"
+    )
+    scores = read_scores(tmp_path, tmp_path / "labels.csv")
+    np.testing.assert_array_equal(scores.labels, [0, 1, np.nan, np.nan])
+    first, _ = page.write_report(page.report_of(scores, resamples=10), tmp_path)
+    text = first.read_text(encoding="utf-8")
+    assert all(f"made/{name}.png" in text for name in (*names[:2], "?", names[3]))
+
+
 def test_a_comparison(tmp_path: Path) -> None:
     truth = np.r_[np.zeros(20), np.ones(10)] == 1
     for model, scores in (("A", [*GOOD, *BAD]), ("B", [*BAD, *GOOD])):
