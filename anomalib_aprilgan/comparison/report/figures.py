@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ def histograms(runs: Mapping[str, Scores]) -> Figure:
     figure = Figure(figsize=(8, 3 * len(runs)), layout="constrained")
     for axis, (name, scores) in zip(figure.subplots(len(runs), squeeze=False)[:, 0], runs.items(), strict=True):
         _draw_histogram(axis, scores)
-        axis.set_title(name, parse_math=False)
+        axis.set_title(drawable(name), parse_math=False)
     return figure
 
 
@@ -49,8 +51,22 @@ def _draw_histogram(axis: Any, scores: Scores) -> None:
 def png(figure: Figure) -> bytes:
     """The figure as a file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
+    with missing_letters():
+        figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
+
+
+@contextmanager
+def missing_letters() -> Iterator[None]:
+    """Have letters that the font lacks drawn as boxes, without a warning of each: the page has them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
+def drawable(text: str) -> str:
+    """The text with question marks for bytes that are no letters, which file names may have."""
+    return text.encode(errors="replace").decode()
 
 
 def pages(report: Report) -> list[Figure]:
@@ -74,7 +90,7 @@ def lines_of(report: Report) -> list[str]:
 def text_page(lines: Sequence[str]) -> Figure:
     """A sheet of text."""
     figure = Figure(figsize=SHEET)
-    figure.text(0.05, 0.95, "\n".join(lines), fontsize=7, family="monospace", va="top", parse_math=False)
+    figure.text(0.05, 0.95, drawable("\n".join(lines)), fontsize=7, family="monospace", va="top", parse_math=False)
     return figure
 
 
@@ -89,5 +105,5 @@ def pictures_page(title: str, pictures: Sequence[tuple[bytes, str]]) -> Figure:
         axis.set_axis_off()
     for axis, image, (_, caption) in zip(axes, images, pictures, strict=False):
         axis.imshow(image)
-        axis.set_title(caption, fontsize=7, parse_math=False)
+        axis.set_title(drawable(caption), fontsize=7, parse_math=False)
     return figure

@@ -80,6 +80,6 @@ def _text(image: bytes) -> str:
 
 
 def _write_pdf(report: Report, file: BinaryIO) -> None:
-    with PdfPages(file) as pdf:
+    with PdfPages(file) as pdf, figures.missing_letters():
         for sheet in figures.pages(report):
             pdf.savefig(sheet)

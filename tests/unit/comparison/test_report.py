@@ -4,10 +4,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -204,35 +201,6 @@ def test_doubtful_images_have_their_visualizations(tmp_path: Path) -> None:
     images = [Image.open(io.BytesIO(content)) for content, _ in bad + good]
     assert [image.size for image in images] == [(480, 160), (120, 120), (480, 160), (40, 40)]
     assert [image.getpixel((0, 0)) for image in images[::2]] == [colors["right"], colors["left"]]
-
-
-class Images(HTMLParser):
-    """Sources of images, and whatever else would be fetched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.add(tag)
-        self.images += [value for name, value in attrs if name in {"src", "href", "srcset", "data"}]
-
-
-def test_the_page_is_whole_and_needs_no_network(tmp_path: Path) -> None:
-    source = write(tmp_path, [f"/made/<script>{i},{s},0.3,,{s > 0.3},$x^$" for i, s in enumerate(GOOD)])
-    first, second = page.write_report(page.report_of(read_scores(source), resamples=10), tmp_path)
-    text = first.read_text(encoding="utf-8")
-    parser = Images()
-    parser.feed(text)
-    assert len(parser.images) == 1 + len(GOOD)
-    for image in parser.images:
-        kind, _, content = image.partition(",")
-        assert kind == "data:image/png;base64"
-        Image.open(io.BytesIO(base64.b64decode(content, validate=True))).load()
-    assert not {"script", "link", "iframe"} & parser.tags
-    assert not re.search(r"https?://|@import|url\(", text)
-    assert len(re.findall(rb"/Type /Page\b", second.read_bytes())) == 4
 
 
 def test_a_comparison(tmp_path: Path) -> None:
