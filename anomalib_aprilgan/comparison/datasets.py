@@ -154,7 +154,7 @@ def check_references(jobs: Iterable[Job], categories: Mapping[str, Mapping[str, 
     drawn: dict[tuple[str, str], set[str]] = {}
     for job in jobs:
         files = categories[job.dataset][job.category]
-        if job.shots and files.tested:
+        if job.shots > 0 and files.tested:
             drawn.setdefault((job.dataset, job.category), set()).update(files.references(job.shots, job.seed))
     for (dataset, category), images in drawn.items():
         remedy = f"Correct its training images, or leave it out of `datasets.{dataset}.categories`."

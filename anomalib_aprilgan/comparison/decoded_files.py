@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import torch
-from anomalib.data.utils import read_image, read_mask
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 from torchvision.tv_tensors import Image
@@ -22,9 +21,10 @@ from torchvision.tv_tensors import Image
 from anomalib_aprilgan.comparison.device import free_memory
 from anomalib_aprilgan.data.masks import mask_column, mask_files
 
-READERS = {"read_image": read_image, "read_mask": read_mask}  # of anomalib's data sets
+NAMES = ("read_image", "read_mask")  # of the functions by which anomalib's data sets read
 AT_ONCE = 32  # files that are decoded before the limit is looked at
-Key = tuple[str, str, int, int, int]  # reader, path, and the file's state
+Reader = Callable[..., Any]
+Key = tuple[Reader, str, int, int, int]  # with a path, and the file's state
 
 
 class DecodedFiles:
@@ -58,29 +58,30 @@ class DecodedFiles:
 
         Processes that load its batches and are forked meanwhile do so too; others decode the files themselves.
         """
-        if self.limit and getattr(dataset, "samples", None) is not None:
-            self._decode(dataset.samples)
-        modules = {sys.modules[kind.__module__] for kind in type(dataset).__mro__}
-        found = [(module, name) for module in modules for name in READERS if vars(module).get(name) is READERS[name]]
+        modules = dict.fromkeys(sys.modules[kind.__module__] for kind in type(dataset).__mro__)
+        found = [(module, name, vars(module)[name]) for module in modules for name in NAMES if name in vars(module)]
+        if self.limit and found and getattr(dataset, "samples", None) is not None:
+            self._decode(dataset.samples, {name: reader for _, name, reader in reversed(found)})
         try:
-            for module, name in found:
-                setattr(module, name, partial(self._read, name))
+            for module, name, reader in found:
+                setattr(module, name, partial(self._read, name, reader))
             yield
         finally:
-            for module, name in found:
-                setattr(module, name, READERS[name])
+            for module, name, reader in found:
+                setattr(module, name, reader)
 
-    def _read(self, reader: str, path: Any, as_tensor: bool = False) -> Any:
+    def _read(self, name: str, reader: Reader, path: Any, as_tensor: bool = False) -> Any:
         held = self._held.get(_key(reader, path)) if as_tensor else None
         if held is None:
-            return READERS[reader](path, as_tensor=as_tensor)
-        return _scaled(held) if reader == "read_image" else held.clone()
+            return reader(path, as_tensor=as_tensor)
+        return _scaled(held) if name == "read_image" else held.clone()
 
-    def _decode(self, samples: Any) -> None:
+    def _decode(self, samples: Any, readers: Mapping[str, Reader]) -> None:
         """Hold the files of a table of samples, as many as the limit allows; a damaged one is left to its reader."""
         files = [("read_image", str(path)) for path in samples.image_path]
         files += [("read_mask", path) for value in mask_column(samples) for path in mask_files(value)]
-        wanted = {_key(*file): file for file in files if os.path.exists(file[1])}
+        known = [(name, readers[name], path) for name, path in files if name in readers and os.path.exists(path)]
+        wanted = {_key(reader, path): (name, reader, path) for name, reader, path in known}
         self._held.update({key: self._held.pop(key) for key in wanted if key in self._held})  # now the last
         missing = [key for key in wanted if key not in self._held]
         with ThreadPoolExecutor() as pool:  # decoders release the interpreter's lock
@@ -104,7 +105,7 @@ class DecodedFiles:
         return True
 
 
-def _key(reader: str, path: Any) -> Key:
+def _key(reader: Reader, path: Any) -> Key:
     state = os.stat(path)
     return reader, str(path), state.st_ino, state.st_size, state.st_mtime_ns
 
@@ -113,14 +114,14 @@ def _scaled(levels: Tensor) -> Any:
     return to_dtype(Image(levels), torch.float32, scale=True)  # as ``read_image``
 
 
-def _decoded(file: tuple[str, str]) -> Tensor | None:
+def _decoded(file: tuple[str, Reader, str]) -> Tensor | None:
     """A mask, or an image in 8 bits; None if it can't be read, or has levels between those of 8 bits."""
-    reader, path = file
+    name, reader, path = file
     try:
-        read: Any = READERS[reader](path, as_tensor=True)
+        read: Any = reader(path, as_tensor=True)
     except Exception:  # noqa: BLE001 - the run that needs it will tell
         return None
-    if reader == "read_mask":
+    if name == "read_mask":
         return read
     levels = (read * 255).round().to(torch.uint8)
     return levels if torch.equal(_scaled(levels), read) else None

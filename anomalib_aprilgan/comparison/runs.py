@@ -80,7 +80,7 @@ def outcome(grid: Grid, job: Job, run: Callable[[], tuple[Row, Thumbnails | None
 
 def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     datamodule = seeded_datamodule(grid, job)
-    references = choose_references(job.shots, None, datamodule, job.seed)
+    references = choose_references(max(job.shots, 0), None, datamodule, job.seed)
     keep_references(datamodule, references)
     device = choose_device(grid.trainer.get("accelerator", "auto"))
     memory = PeakMemory(device)
@@ -189,6 +189,7 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     predictions = Predictions(grid.mask_size)
     arguments = trainer_arguments(device)
     trained = model.learning_type not in {LearningType.ZERO_SHOT, LearningType.FEW_SHOT}
+    trained = trained and not getattr(model, "uses_pool", False)  # it may do without adapters
     scales_scores = isinstance(model, AprilGan) and model.model.target.is_few_shot  # by the range of the maps
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need

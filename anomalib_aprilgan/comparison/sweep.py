@@ -60,14 +60,14 @@ def run_portion(
 
     Args:
         grid: The comparison.
-        jobs: Of one model on one category.
+        jobs: Of one model on one category, with a pool or without.
         limit: Bytes for maps and memory banks of all workers together; None: half of what is free.
         workers: That share the limit.
 
     Returns:
         Rows and thumbnails, each made when it is asked for; the jobs that need another pass; and why they do.
     """
-    grid = grid.for_model(jobs[0].model)
+    grid = grid.for_job(jobs[0])
     DECODED.set_limit(limit, workers)
     sweep = _prepared(grid, jobs, limit, workers) if is_april_gan(grid.models[jobs[0].model], jobs[0].model) else None
     if sweep is None:

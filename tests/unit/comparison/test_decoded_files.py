@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import MVTecAD
+from anomalib.data.datasets.base import image as base
 from PIL import Image
 
 from anomalib_aprilgan.comparison import decoded_files
@@ -35,13 +37,13 @@ def tested(tmp_path: Path) -> Any:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are decoded."""
     paths: list[str] = []
-    counted = {
-        name: lambda path, as_tensor=False, reader=reader: (paths.append(str(path)), reader(path, as_tensor))[1]
-        for name, reader in decoded_files.READERS.items()
-    }
-    for name, reader in counted.items():
-        monkeypatch.setattr(f"anomalib.data.datasets.base.image.{name}", reader)
-    monkeypatch.setattr(decoded_files, "READERS", counted)
+
+    def count(reader: Any, path: Any, as_tensor: bool = False) -> Any:
+        paths.append(str(path))
+        return reader(path, as_tensor)
+
+    for name in decoded_files.NAMES:
+        monkeypatch.setattr(base, name, partial(count, getattr(base, name)))
     return paths
 
 
@@ -82,10 +84,10 @@ def test_what_was_used_last_stays(tested: Any, tmp_path: Path) -> None:
     other = MVTecAD(tmp_path, "nut", num_workers=0)
     other.setup()
     decoded = DecodedFiles(EVERYTHING)
-    for dataset in (tested, other.test_data):
+    for name, dataset in (("bolt", tested), ("nut", other.test_data)):
         with decoded.reading(dataset):
             assert decoded.nbytes == EVERYTHING
-            assert {Path(path).is_relative_to(dataset.root) for _, path, *_ in decoded._held} == {True}
+            assert {Path(path).is_relative_to(tmp_path / name) for _, path, *_ in decoded._held} == {True}
 
 
 def test_files_that_change_or_are_damaged(tested: Any) -> None:
@@ -95,7 +97,7 @@ def test_files_that_change_or_are_damaged(tested: Any) -> None:
     path = tested.samples.image_path[0]
     Image.fromarray(np.full((SIDE, SIDE, 3), 7, dtype=np.uint8)).save(path)
     with decoded.reading(tested):
-        assert torch.equal(tested[0].image, torch.full((3, SIDE, SIDE), 7 / 255))
+        assert torch.equal((tested[0].image * 255).round(), torch.full((3, SIDE, SIDE), 7.0))
     Path(path).write_bytes(b"no image")
     with decoded.reading(tested), pytest.raises(OSError, match="cannot identify image file"):
         tested[0]
