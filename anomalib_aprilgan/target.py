@@ -18,6 +18,7 @@ from anomalib_aprilgan.prompts import check_class_name
 logger = logging.getLogger(__name__)
 
 RUN, CHECKPOINT, HAND = "run", "checkpoint", "hand"
+NAMED = 16  # reference images of a folder that the log names
 CHANGED = "aprilgan references"
 
 
@@ -95,7 +96,7 @@ class References:
         folders: dict[str, list[str]] = {str(Path(path).parent): [] for path in self.paths}
         for path in self.paths:
             folders[str(Path(path).parent)].append(Path(path).name)
-        return "; ".join(f"{', '.join(names)} in {folder}" for folder, names in folders.items()) or "none"
+        return "; ".join(f"{_few(names)} in {folder}" for folder, names in folders.items()) or "none"
 
     @classmethod
     def of_pixels(cls, images: Tensor | None, coreset_sampling_ratio: float, banks: str = "") -> References:
@@ -108,6 +109,12 @@ class References:
     def draw(self) -> tuple[int, bool, int, float, str]:
         """All that decided which patch tokens were drawn from the source."""
         return len(self.paths), self.with_replacement, self.seed, self.coreset_sampling_ratio, self.banks
+
+
+def _few(names: list[str]) -> str:
+    """The first names of a list, which is to fit a screen."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 @dataclass(frozen=True)

@@ -145,3 +145,9 @@ def test_bounds_of_a_narrow_range_or_of_none_do_not_scale_scores(
     model.set_score_bounds(torch.tensor([1.0, 4.0]))
     model.set_score_bounds(None if maxima is None else torch.tensor(maxima))
     assert model.score_bounds.isnan().all() if bounds is None else model.score_bounds.tolist() == bounds
+
+
+@pytest.mark.parametrize(("count", "end"), [(16, "15.png"), (17, "15.png and 1 more"), (100, "15.png and 84 more")])
+def test_the_log_names_as_many_references_as_fit_a_screen(count: int, end: str) -> None:
+    text = str(References(paths=tuple(f"good/{number}.png" for number in range(count))))
+    assert text == f"{', '.join(f'{number}.png' for number in range(15))}, {end} in good"
