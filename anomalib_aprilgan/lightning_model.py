@@ -157,7 +157,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
         self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
         network = (memory_backbone, memory_pretrained, memory_layers)
-        memory = second_encoder(*network, image_size, statistics_of(pre_processor, image_size))
+        memory = second_encoder(*network, image_size, statistics_of(pre_processor, tiling.size))
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

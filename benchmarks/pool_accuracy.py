@@ -49,7 +49,7 @@ def measured(root: Path, category: str, adapters: str | None, quick: bool) -> di
     items = list(data.test_data)[:: 8 if quick else 1]
     masks = torch.stack([item.gt_mask for item in items]).bool()
     references = torch.stack([transform(data.train_data[index].image) for index in range(SHOTS)])
-    parts = [model.encode(transform(item.image)[None]) for item in items]
+    parts = [model.encode(transform(item.image)[None])[:2] for item in items]
     encoded = Encoded(*(stack(each) for each in zip(*parts, strict=True)))
     text, zero = model.score_parts(encoded, model.make_target(category))
     few = model.score_parts(encoded, model.make_target(category, references))[1]
