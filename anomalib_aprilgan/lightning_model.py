@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.memory_encoder import second_encoder
+from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
@@ -33,7 +35,7 @@ from anomalib_aprilgan.components.metrics import default_metrics
 from anomalib_aprilgan.components.model_checkpoint import keep_checkpoints
 from anomalib_aprilgan.components.pool_predictions import AprilGanPool
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, statistics_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.target import AprilGanTarget
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
@@ -71,6 +73,12 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
         neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
         reference_embeddings: Mix the distance to the references' embeddings into image scores.
+        memory_backbone: Network of timm whose patch tokens fill memory banks and pools. None: CLIP's do.
+        memory_pretrained: True: timm's weights; path of a file of weights; False: random ones (tests).
+        memory_layers: As ``layers``. None: the last block of a ViT; the stages of stride 8, 16 and 32 of a CNN.
+        tiles: Rows and columns of overlapping tiles, each of ``image_size``, that are encoded instead. 1: whole images.
+        aligned: Compare each tile with the references' at the same place alone: parts that always lie the same way.
+        score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -112,6 +120,12 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: int = 1,
         neighbourhoods: list[int] | tuple[int, ...] = (1,),
         reference_embeddings: bool = False,
+        memory_backbone: str | None = None,
+        memory_pretrained: bool | str = True,
+        memory_layers: list[int] | None = None,
+        tiles: int | list[int] = 1,
+        aligned: bool = False,
+        score_fraction: float = 0.0,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -125,27 +139,31 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     ) -> None:
         log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
-        neighbourhoods = plain(neighbourhoods)
+        neighbourhoods, tiles, memory_layers = plain(neighbourhoods), plain(tiles), plain(memory_layers)
         check_arguments(locals())
         check_backbone(shipped_adapters(adapters, backbone, pretrained, layers), backbone, layers)
+        tiling = Tiling(image_size, tiles)
         if pre_processor is True:
             mean, std = image_statistics(backbone, pretrained)
-            pre_processor = self.configure_pre_processor((image_size, image_size), mean, std)
+            pre_processor = self.configure_pre_processor(tiling.size, mean, std)
         if post_processor is True:
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
         adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         self.learning_rate = learning_rate
-        banks = BankOptions(
-            coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,), reference_embeddings
-        )
+        kept = (coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,))
+        banks = BankOptions(*kept, reference_embeddings, tiling.count if aligned else 1)
         draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
         self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
+        network = (memory_backbone, memory_pretrained, memory_layers)
+        memory = second_encoder(*network, image_size, statistics_of(pre_processor, image_size))
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
+            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks, memory)
+        self.model.tiling = tiling
+        self.model.score_fraction = self.calibrated_fraction = score_fraction
         self.use_pool(pool, pool_source)
         self._validation_scores = ValidationScores()
         self._category_features: dict[str, Tensor] = {}
@@ -227,29 +245,31 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         self.loaded_adapters = TRAINED
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Few-shot image scores are scaled by the old bounds: the new ones are known at the end."""
         text, anomaly_maps = self.score_batch(batch)
-        maxima = map_maxima(anomaly_maps)
+        peaks, maxima = self.model.map_peaks(anomaly_maps), map_maxima(anomaly_maps)
         check_finite(text + maxima, "scores", batch.image_path)
-        own = unrepeated(batch, self.trainer, batch_idx)
+        own = unrepeated(batch, self.trainer, batch_idx, dataloader_idx)
         if own is not None:
-            self._validation_scores.update(text[: len(own)], maxima[: len(own)], own.gt_label)
-        return batch.update(pred_score=self.model.image_score(text, maxima), anomaly_map=anomaly_maps)
+            n_own = len(own)
+            self._validation_scores.update(text[:n_own], peaks[:n_own], maxima[:n_own], own.gt_label)
+        return batch.update(pred_score=self.model.image_score(text, peaks), anomaly_map=anomaly_maps)
 
     def on_validation_epoch_end(self) -> None:
         """Set score bounds and thresholds from all validation images."""
         post_processor: Any = self.post_processor
         if not self._validation_scores.update_called or not isinstance(post_processor, AprilGanPostProcessor | None):
             return
-        text, maxima, label = self._validation_scores.take()
-        self.model.set_score_bounds(maxima if label is not None and label.any() != label.all() else None)
+        text, peaks, maxima, label = self._validation_scores.take()
+        self.model.set_score_bounds(peaks if label is not None and label.any() != label.all() else None)
         if post_processor is not None:
-            post_processor.calibrate(self.model.image_score(text, maxima), maxima, label, self.model.map_upper_bound())
+            post_processor.calibrate(self.model.image_score(text, peaks), maxima, label, self.model.map_upper_bound())
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
         """Predictions. Raise ValueError if one is not a finite number."""
         batch = super().predict_step(batch, batch_idx, dataloader_idx)
+        batch.raw_score = batch.pred_score  # for the table: the post-processor normalises the other
         check_finite(batch.pred_score + map_maxima(batch.anomaly_map), "scores", batch.image_path)
         return batch
 

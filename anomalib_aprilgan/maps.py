@@ -59,10 +59,11 @@ def sum_stages(stage_maps: Sequence[Tensor]) -> Tensor:
 def text_score(embedding: Tensor, text_features: Tensor) -> Tensor:
     """Probability of abnormal (B,) of image embeddings (B, E) against unit text features (2, E).
 
-    Uses no adapter and no map (arXiv:2305.17382, section 2.1).
+    Uses no adapter and no map (arXiv:2305.17382, section 2.1). Of images and their tiles (B, 1 + T, E): the largest.
     """
     logits = LOGIT_SCALE * F.normalize(embedding, dim=-1) @ text_features.mT
-    return logits.softmax(dim=-1)[..., 1]
+    score = logits.softmax(dim=-1)[..., 1]
+    return score if score.ndim == 1 else score.amax(dim=1)
 
 
 def embedding_score(distance: Tensor) -> Tensor:
@@ -70,31 +71,38 @@ def embedding_score(distance: Tensor) -> Tensor:
     return 1 - torch.exp(-EMBEDDING_SCALE * distance)
 
 
-def few_shot_score(text: Tensor, maximum: Tensor, bounds: Tensor) -> Tensor:
-    """Mean (B,) of the text score (B,) and the anomaly map's maximum (B,), scaled by bounds (2,): minimum, maximum.
+def few_shot_score(text: Tensor, peak: Tensor, bounds: Tensor) -> Tensor:
+    """Mean (B,) of the text score (B,) and the anomaly map's peak (B,), scaled by bounds (2,): minimum, maximum.
 
-    A maximum beyond the bounds gives a score beyond [0, 1], so that the order of the images is kept. Equal bounds
-    tell nothing about the images: the scaled maximum is then 0.
+    A peak beyond the bounds gives a score beyond [0, 1], so that the order of the images is kept. Equal bounds
+    tell nothing about the images: the scaled peak is then 0.
     """
     low, high = bounds.unbind()
-    scaled = (maximum - low) / (high - low).where(high > low, 1.0)
+    scaled = (peak - low) / (high - low).where(high > low, 1.0)
     return (text + scaled.where(high > low, 0.0)) / 2
 
 
-def score_bounds(maxima: Tensor, upper_bound: float) -> Tensor:
-    """Range (2,) of the maps' maxima (M,) over validation images; NaN if they are too alike to scale scores by it.
+def score_bounds(peaks: Tensor, upper_bound: float) -> Tensor:
+    """Range (2,) of the maps' peaks (M,) over validation images; NaN if they are too alike to scale scores by it.
 
     Args:
-        maxima: Of the anomaly maps.
+        peaks: Of the anomaly maps.
         upper_bound: What no anomaly map exceeds.
     """
-    bounds = torch.stack([maxima.min(), maxima.max()])
+    bounds = torch.stack([peaks.min(), peaks.max()])
     return bounds if bounds[1] - bounds[0] > NARROW * upper_bound else torch.full_like(bounds, torch.nan)
 
 
 def map_maxima(anomaly_maps: Tensor) -> Tensor:
     """Maximum (B,) of each anomaly map (B, H, W)."""
     return anomaly_maps.amax(dim=(-2, -1))
+
+
+def map_peaks(anomaly_maps: Tensor, fraction: float) -> Tensor:
+    """Mean (B,) of the highest max(1, round(fraction * H * W)) values of each anomaly map (B, H, W)."""
+    values = anomaly_maps.flatten(1)
+    count = max(1, round(fraction * values.shape[1]))
+    return map_maxima(anomaly_maps) if count == 1 else values.topk(count, sorted=False).values.mean(dim=1)
 
 
 def check_finite(values: Tensor, what: str, names: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class BankOptions:
         rotations: Copies of each reference image: 1, itself; 4, turned by quarters; 8, these and their mirror images.
         neighbourhoods: Odd numbers r: tokens are means over r x r patches; distances are means over all r.
         embeddings: Also keep the reference images' embeddings, as a bank of their own after those of the stages.
+        positions: Number T of tiles of an image that are each compared with the references' tile at the same place; 1:
+            all are compared with all.
 
     Raises:
         ValueError: If a value is out of range.
@@ -40,6 +43,7 @@ class BankOptions:
     rotations: int = 1
     neighbourhoods: tuple[int, ...] = (1,)
     embeddings: bool = False
+    positions: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "neighbourhoods", tuple(self.neighbourhoods))
@@ -67,16 +71,30 @@ class BankOptions:
         """Width of each bank, from those of the stages and of the joint space."""
         return [width for width in stages for _ in self.neighbourhoods] + [embedding] * self.embeddings
 
-    def compared(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
-        """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E)."""
-        tokens = [local_means(each, r) for each in stages for r in self.neighbourhoods]
-        return [*tokens, embedding.unsqueeze(1)] if self.embeddings else tokens
+    def compared(self, embedding: Tensor, stages: Sequence[Tensor], memory: Sequence[Tensor] = ()) -> list[Tensor]:
+        """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E).
 
-    def rows(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
-        """What each bank keeps of one reference image's R copies: (1, rows, D)."""
+        Args:
+            embedding: Of images; of one that is cut into tiles, that of the whole counts.
+            stages: Patch tokens (B, N, D) of each of CLIP's stages.
+            memory: Those of a memory encoder, which take their place.
+        """
+        tokens = [local_means(each, r) for each in memory or stages for r in self.neighbourhoods]
+        whole = embedding.view(embedding.shape[0], -1, embedding.shape[-1])[:, :1]
+        return [*tokens, whole] if self.embeddings else tokens
+
+    def rows(self, *encoded: Any) -> list[Tensor]:
+        """What each bank keeps of one reference image's R copies or tiles, as ``compared`` takes it: (1, rows, D)."""
         ratio = self.coreset_sampling_ratio
-        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(embedding, stages)]
+        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(*encoded)]
+        if self.positions > 1:  # so that every T-th row is of the same tile, whichever references are left out
+            tokens = [each.transpose(0, 1) for each in tokens]
         return [each.flatten(0, 1).unsqueeze(0) for each in tokens]
+
+    def distances(self, tokens: Sequence[Tensor], banks: Sequence[Tensor]) -> list[Tensor]:
+        """Per bank, the cosine distance (B, N) to its nearest row of what is ``compared`` with it."""
+        positions = [self.positions] * (len(tokens) - self.embeddings) + [1] * self.embeddings
+        return list(map(distance_by_position, tokens, banks, positions))
 
 
 def turned(images: Tensor, rotations: int) -> Tensor:
@@ -154,6 +172,17 @@ def select_references(banks: Sequence[Tensor], indices: Sequence[int], k_shot: i
 def distances(stages: Sequence[Tensor], banks: Sequence[Tensor]) -> list[Tensor]:
     """Per stage, the cosine distance (B, N) in [0, 2] of tokens (B, N, D) to the nearest row of the bank (M, D)."""
     return [nearest_distance(tokens, bank) for tokens, bank in zip(stages, banks, strict=True)]
+
+
+def distance_by_position(tokens: Tensor, bank: Tensor, positions: int) -> Tensor:
+    """Smallest cosine distance (B * T, N) of the tokens (B * T, N, D) of T tiles to rows of a bank (M * T, D).
+
+    A tile is compared with each T-th row, beginning with its own number.
+    """
+    if positions == 1:
+        return nearest_distance(tokens, bank)
+    parts = [nearest_distance(tokens[tile::positions], bank[tile::positions]) for tile in range(positions)]
+    return torch.stack(parts, dim=1).flatten(0, 1)
 
 
 def nearest_distance(tokens: Tensor, bank: Tensor) -> Tensor:

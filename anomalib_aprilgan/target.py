@@ -18,6 +18,7 @@ from anomalib_aprilgan.prompts import check_class_name
 logger = logging.getLogger(__name__)
 
 RUN, CHECKPOINT, HAND = "run", "checkpoint", "hand"
+CHANGED = "aprilgan references"
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ class References:
         digests: Hash of the content of each file. Empty if it is not known: no references, or an old checkpoint.
         coreset_sampling_ratio: Fraction of each image's patch tokens that the memory banks keep.
         paths: Of the files. Empty if the images were given as a tensor.
-        source: Folder or list from which they were drawn, as text. None: the data module.
+        source: Folder or list from which they were drawn, as text. None: the data module. CHANGED: that command set
+            them, and no argument of a model replaces them.
         with_replacement: Whether an image could be drawn again.
         seed: Of the draw.
         banks: What else of the memory banks differs from the paper.
+        added: When each image became a reference, in ISO 8601 with the time zone. Empty: an old checkpoint.
     """
 
     digests: tuple[str, ...] = ()
@@ -86,6 +89,7 @@ class References:
     with_replacement: bool = field(default=False, compare=False)
     seed: int = field(default=0, compare=False)
     banks: str = ""
+    added: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         folders: dict[str, list[str]] = {str(Path(path).parent): [] for path in self.paths}
@@ -115,7 +119,7 @@ class Target:
         references: The reference images.
         text_features: Unit rows normal and abnormal (2, E).
         banks: Memory bank (K * N, D) of each stage. Empty: zero-shot.
-        score_bounds: Range (2,) of the anomaly maps' maxima over validation images; NaN: not validated.
+        score_bounds: Range (2,) of the anomaly maps' peaks over validation images; NaN: not validated.
         origin: RUN, set by a run for its data, which the next run replaces; CHECKPOINT, loaded; or HAND, set by
             ``AprilGanModel.setup``.
     """
@@ -142,7 +146,8 @@ class Target:
 def read_record(record: dict[str, Any]) -> tuple[str, References, str]:
     """Class name, references and origin of a target in a checkpoint."""
     references = References(**record["references"])
-    references = replace(references, digests=tuple(references.digests), paths=tuple(references.paths))
+    lists: dict[str, Any] = {name: tuple(getattr(references, name)) for name in ("digests", "paths", "added")}
+    references = replace(references, **lists)
     return record["class_name"], references, HAND if record["origin"] == HAND else CHECKPOINT
 
 

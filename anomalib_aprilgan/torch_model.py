@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -16,23 +14,13 @@ from torch import Tensor, nn
 from anomalib_aprilgan import maps
 from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.cost import warn_of_slow_search
-from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.encoder import ClipEncoder, Encoded
+from anomalib_aprilgan.clip.memory_encoder import MemoryEncoder, beside
 from anomalib_aprilgan.clip.text import class_text_features
-from anomalib_aprilgan.memory import BankOptions, MemoryBank, distances, make_banks, turned
+from anomalib_aprilgan.clip.tiling import Tiling
+from anomalib_aprilgan.memory import BankOptions, MemoryBank, make_banks, turned
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
-
-
-class Encoded(NamedTuple):
-    """What the frozen encoder says of images, to be scored for any number of targets.
-
-    Args:
-        embedding: Image embeddings (B, E).
-        stages: Patch tokens (B, N, D) of each stage.
-    """
-
-    embedding: Tensor
-    stages: list[Tensor]
 
 
 class AprilGanModel(nn.Module):
@@ -41,8 +29,9 @@ class AprilGanModel(nn.Module):
     Args:
         encoder: The frozen CLIP.
         prompts: The prompts about normal and abnormal objects.
-        image_size: Height and width of images and anomaly maps in pixels.
+        image_size: Height and width in pixels of images and anomaly maps, or of the tiles into which they are cut.
         banks: How memory banks are filled and searched.
+        memory_encoder: Whose patch tokens fill memory banks and pools; None: CLIP's.
 
     Example:
         >>> model = AprilGan("demo", "demo", 224, adapters=None).model
@@ -61,19 +50,23 @@ class AprilGanModel(nn.Module):
         prompts: PromptEnsemble,
         image_size: int,
         banks: BankOptions | None = None,
+        memory_encoder: MemoryEncoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.memory_encoder = memory_encoder
         self.prompts = prompts
         self.image_size = image_size
         self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
         self.banks = banks or BankOptions()
-        widths = self.banks.widths(encoder.widths, encoder.embed_dim)
+        widths = self.banks.widths((memory_encoder or encoder).widths, encoder.embed_dim)
         self.memory = MemoryBank(widths, torch.bfloat16 if self.banks.half_precision else torch.float32)
         # The model's own target: its tensors are buffers, so that they follow the model to devices and exports.
         self.class_name: str | None = None
         self.references = References()
         self.target_origin = RUN
+        self.tiling = Tiling(image_size)  # a tile; AprilGan sets others
+        self.score_fraction = 0.0  # of the map's values whose mean is its peak; 0: the maximum
         self.pool_share = 0  # 1: a pool's maps, which add up to 1 per stage, are added to this model's
         self.register_buffer("text_features", torch.zeros(2, encoder.embed_dim))
         self.register_buffer("score_bounds", torch.full((2,), torch.nan))
@@ -116,7 +109,9 @@ class AprilGanModel(nn.Module):
         # One row that is not a number would make every distance not a number.
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
-        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, self.banks.rotations)
+        copies = self.banks.rotations * self.banks.positions  # each token meets one position of each reference
+        ratio = self.banks.coreset_sampling_ratio
+        warn_of_slow_search(self.encoder, stages, ratio, copies, self.tiling.passes, self.memory_encoder)
         return make_banks(stages, self.memory.dtype)
 
     @property
@@ -157,14 +152,16 @@ class AprilGanModel(nn.Module):
         return InferenceBatch(pred_score=scores, anomaly_map=anomaly_maps)
 
     def encode(self, images: Tensor) -> Encoded:
-        """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
-        return Encoded(*self.encoder(images))
+        """What the frozen encoders say of preprocessed images (B, 3, H, W)."""
+        embedding, stages = self.tiling.encode(beside(self.encoder, self.memory_encoder), images)
+        own = len(self.encoder.layers)
+        return Encoded(embedding, stages[:own], stages[own:])
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
 
         Zero-shot: score in [0, 1], map in [0, S]. Few-shot: map in [0, 3 S], and the score mixes in the map's
-        maximum, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
+        peak, scaled by the target's ``score_bounds``, so that it may leave [0, 1].
 
         Args:
             encoded: Of the images; may be scored for as many targets as wanted.
@@ -175,7 +172,7 @@ class AprilGanModel(nn.Module):
         """
         target = self.target if target is None else target
         text, anomaly_maps = self.score_parts(encoded, target)
-        return self.image_score(text, maps.map_maxima(anomaly_maps), target), anomaly_maps
+        return self.image_score(text, self.map_peaks(anomaly_maps), target), anomaly_maps
 
     def score_parts(self, encoded: Encoded, target: Target, zero_shot: tuple | None = None) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which no map is mixed, and anomaly maps (B, H, W).
@@ -193,46 +190,52 @@ class AprilGanModel(nn.Module):
 
     def compare_with_references(self, encoded: Encoded, target: Target, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text scores (B,), into which the embeddings' distances are mixed if banks have them; few-shot map."""
-        found = distances(self.banks.compared(*encoded), target.banks)
+        found = self.banks.distances(self.banks.compared(*encoded), target.banks)
         with _full_precision(encoded.embedding):
             if self.banks.embeddings:
                 text = (text + maps.embedding_score(found.pop()[:, 0])) / 2
-            return text, maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            few_shot_map = maps.few_shot_map(found, self.image_size) / len(self.banks.neighbourhoods)
+            return text, self.tiling.blend(few_shot_map)
 
     def _zero_shot_parts(self, encoded: Encoded, features: Tensor) -> tuple[Tensor, Tensor]:
-        projected = [tokens.detach() for tokens in self.adapters(encoded.stages)]
+        projected = (tokens.detach().float() for tokens in self.adapters(encoded.stages))  # one at a time
         with _full_precision(encoded.embedding):
             text = maps.text_score(encoded.embedding.float(), features)
-            return text, maps.zero_shot_map(_float(projected), features, self.image_size)
+            return text, self.tiling.blend(maps.zero_shot_map(projected, features, self.image_size))
 
-    def image_score(self, text: Tensor, maxima: Tensor, target: Target | None = None) -> Tensor:
-        """Image scores (B,) from text scores (B,) and the maxima (B,) of anomaly maps.
+    def map_peaks(self, anomaly_maps: Tensor) -> Tensor:
+        """What image scores take of anomaly maps (B, H, W): the mean (B,) of their highest values, or the maximum."""
+        return maps.map_peaks(anomaly_maps, self.score_fraction)
+
+    def image_score(self, text: Tensor, peaks: Tensor, target: Target | None = None) -> Tensor:
+        """Image scores (B,) from text scores (B,) and the peaks (B,) of anomaly maps.
 
         Args:
             text: Text scores.
-            maxima: Of the anomaly maps.
-            target: Its bounds scale the maxima; if they are NaN, the theoretical range does. None: the model's own.
+            peaks: Of the anomaly maps.
+            target: Its bounds scale the peaks; if they are NaN, the theoretical range does. None: the model's own.
         """
         target = self.target if target is None else target
         if not target.is_few_shot:
             return text
-        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=maxima.device)
+        theoretical = torch.tensor([0.0, self.map_upper_bound(target)], device=peaks.device)
         bounds = target.score_bounds
-        return maps.few_shot_score(text, maxima, bounds.where(~bounds.isnan(), theoretical))
+        return maps.few_shot_score(text, peaks, bounds.where(~bounds.isnan(), theoretical))
 
-    def set_score_bounds(self, maxima: Tensor | None) -> None:
-        """Scale few-shot scores by the range of map maxima (M,) of normal and abnormal validation images.
+    def set_score_bounds(self, peaks: Tensor | None) -> None:
+        """Scale few-shot scores by the range of map peaks (M,) of normal and abnormal validation images.
 
         None, or a range so narrow that it would magnify rounding errors: by the theoretical range.
         """
         self.score_bounds.fill_(torch.nan)
-        if maxima is not None and self.target.is_few_shot:
-            self.score_bounds.copy_(maps.score_bounds(maxima, self.map_upper_bound()))
+        if peaks is not None and self.target.is_few_shot:
+            self.score_bounds.copy_(maps.score_bounds(peaks, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
-        """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
+        """Upper bound of anomaly maps: 1 per stage, 1 more with a pool; 2 per stage of banks (cosine distance)."""
         target = self.target if target is None else target
-        return float(len(self.adapters.fc) * ((3 if target.is_few_shot else 1) + self.pool_share))
+        banked = len((self.memory_encoder or self.encoder).layers) if target.is_few_shot else 0
+        return float(len(self.adapters.fc) * (1 + self.pool_share) + 2 * banked)
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.
@@ -242,16 +245,12 @@ class AprilGanModel(nn.Module):
             masks: 1 where abnormal, else 0, (B, H, W).
             features: Text features of each image's category, (B, 2, E).
         """
-        projected = self.adapters(self.encode(images).stages)
+        projected = self.adapters(self.tiling.encode(self.encoder, images)[1])
         with _full_precision(images):
-            probabilities = [maps.stage_probabilities(each, features, self.image_size) for each in _float(projected)]
+            probabilities = [maps.stage_probabilities(each.float(), features, self.image_size) for each in projected]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])
             dice = torch.stack([dice_loss(probability[:, 1], masks) for probability in probabilities])
         return focal, dice
-
-
-def _float(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
-    return (tensor.float() for tensor in tensors)  # one stage at a time
 
 
 def _full_precision(like: Tensor) -> AbstractContextManager:

@@ -26,7 +26,7 @@ from lightning import seed_everything
 from PIL import Image
 from torch import Tensor
 
-from anomalib_aprilgan import torch_model
+from anomalib_aprilgan import memory
 from anomalib_aprilgan.adapters import StageAdapters
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
@@ -172,16 +172,16 @@ def measure_memory(grid: Grid) -> None:
         model = build_model(grid, "AprilGan", "noise", [], "part").model
         model.encode_class_name("part")
     before = resident()
-    n_patches, search = model.encoder.image_size**2 // 14**2, torch_model.distances
+    n_patches, search = model.encoder.image_size**2 // 14**2, memory.distance_by_position
 
     def encode(encoder: ClipEncoder, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         tokens = [torch.randn(len(images), n_patches, width) for width in encoder.widths]
         return torch.randn(len(images), encoder.embed_dim), tokens
 
-    def quick_search(stages: list[Tensor], banks: list[Tensor]) -> list[Tensor]:
-        return search(stages, [bank[:16] for bank in banks])
+    def quick_search(tokens: Tensor, bank: Tensor, positions: int) -> Tensor:
+        return search(tokens, bank[:16], positions)
 
-    with patch.object(ClipEncoder, "forward", encode), patch.object(torch_model, "distances", quick_search):
+    with patch.object(ClipEncoder, "forward", encode), patch.object(memory, "distance_by_position", quick_search):
         rows = sweep(grid, limit=float("inf"))
     peak = max(row["peak_memory_mib"] for row in rows) - before
     size = f"{len(rows)} runs, {rows[0]['n_images']} images, maps of {grid.mask_size} pixels"

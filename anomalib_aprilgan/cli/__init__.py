@@ -9,10 +9,14 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
+from anomalib_aprilgan.cli.check import check
 from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
 from anomalib_aprilgan.cli.export import export
+from anomalib_aprilgan.cli.parser import Parser
 from anomalib_aprilgan.cli.prompts import prompts
+from anomalib_aprilgan.cli.references import REFERENCES
+from anomalib_aprilgan.cli.report import report
 from anomalib_aprilgan.cli.validate import validate
 
 COMMANDS: dict[str, Any] = {
@@ -23,9 +27,12 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "export": export,
     "validate": validate,
+    "references": REFERENCES,
+    "report": report,
+    "check": check,
 }
 
 
 def main() -> None:
-    """Run the subcommand that the command line names."""
-    auto_cli(COMMANDS, as_positional=False)
+    """Run the subcommand that is named. Its required arguments are positional, but for keyword-only ones."""
+    auto_cli(COMMANDS, parser_class=Parser)

@@ -26,10 +26,11 @@ register_type(Plain, serializer=dict, deserializer=Plain)
 
 
 def compare(
+    *,
     models: dict[str, Plain],
     datasets: dict[str, Plain],
     output: Path,
-    shots: list[int],
+    shots: list[int | Literal["pool"]],
     seeds: list[int],
     mask_size: int,
     pictures: int = 3,
@@ -48,15 +49,16 @@ def compare(
             train the adapters of an AprilGan: ``data``, ``max_epochs``).
         datasets: By name: ``class_path``, ``init_args``, ``categories`` (default: all that are on disk).
         output: Folder of the results, tables and figures.
-        shots: Numbers of reference images.
+        shots: Numbers of reference images; pool: an AprilGan scores the test images by each other too.
         seeds: For the draws of references.
         mask_size: Height and width in pixels to which the anomaly maps of all models are resized.
         pictures: Test images per category that are kept with their maps for figures.
         trainer: Arguments of Lightning's Trainer.
         backend: joblib's: processes of this machine, or a Ray or Dask cluster.
         n_jobs: Workers; -1: as many as there are cores, or workers of the cluster.
-        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand; default: half of what is
-            free. With less, an AprilGan passes more often over the test images.
+        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand, and a quarter of it for
+            decoded test images; default: half, and an eighth, of what is free. With less, an AprilGan passes more often
+            over the test images.
 
     Raises:
         SystemExit: If a run failed, or with a message if the configuration is wrong.
@@ -95,14 +97,15 @@ def compare(
         grid = Grid(read_models(models), read_datasets(datasets), shots, seeds, mask_size, pictures, trainer or {})
         failed = run_grid(grid, output, backend, n_jobs, memory_limit)
         if (read_results(output).status == "ok").any():
-            table(output)
-            figure(output)
+            table(output=output)
+            figure(output=output)
     if failed:
         print(f"{len(failed)} runs failed; the next start tries them again.", file=sys.stderr)
         sys.exit(1)
 
 
 def table(
+    *,
     output: Path,
     kind: Literal["all", "summary", "vand", "cost", "categories"] = "summary",
     format: Literal["terminal", "md", "tex", "csv"] = "terminal",
@@ -134,9 +137,10 @@ def table(
 
 
 def figure(
+    *,
     output: Path,
     models: list[str] | None = None,
-    shots: list[int] | None = None,
+    shots: list[int | Literal["pool"]] | None = None,
     metrics: list[str] | None = None,
 ) -> None:
     """Draw the figures of a comparison as PNG and PDF into its folder ``figures``.
@@ -144,7 +148,7 @@ def figure(
     Args:
         output: Folder of the comparison.
         models: Those to draw; default: all.
-        shots: Numbers of references to draw; default: all.
+        shots: Numbers of references to draw, or pool; default: all.
         metrics: Those to draw against the number of references; default: image_AUROC, pixel_F1Max and pixel_PRO.
 
     Raises:

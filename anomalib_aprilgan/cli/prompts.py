@@ -12,6 +12,7 @@ from anomalib_aprilgan.cli.errors import clear_errors
 
 
 def prompts(
+    *,
     class_name: str,
     prompts: str | None = None,
     images: list[Path] | None = None,

@@ -14,6 +14,7 @@ from anomalib_aprilgan.cli.errors import clear_errors
 
 
 def validate(
+    *,
     export: Path,
     data: Path,
     checkpoint: Path,

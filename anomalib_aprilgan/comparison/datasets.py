@@ -29,8 +29,6 @@ from anomalib_aprilgan.data.masks import check_datamodule
 
 logger = logging.getLogger(__name__)
 
-PAIRS = "Images and masks do not belong together: every image of a defect needs a mask of its name"
-
 
 def prepare_categories(spec: DataSpec, name: str) -> dict[str, CategoryFiles]:
     """The categories of a data set that is on disk with their files; the demo data are made if they are not.
@@ -73,9 +71,7 @@ def named_problems(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, FileNotFoundError, MisMatchError) as error:
-        # pandas' error, if there are more images of defects than masks or fewer
-        reason = PAIRS if "equal len keys" in str(error) else str(error)
-        msg = f"{what} can't be used: {reason.rstrip('. ')}. {remedy}"
+        msg = f"{what} can't be used: {str(error).rstrip('. ')}. {remedy}"
         raise ValueError(msg) from error
 
 
@@ -158,7 +154,7 @@ def check_references(jobs: Iterable[Job], categories: Mapping[str, Mapping[str, 
     drawn: dict[tuple[str, str], set[str]] = {}
     for job in jobs:
         files = categories[job.dataset][job.category]
-        if job.shots and files.tested:
+        if job.shots > 0 and files.tested:
             drawn.setdefault((job.dataset, job.category), set()).update(files.references(job.shots, job.seed))
     for (dataset, category), images in drawn.items():
         remedy = f"Correct its training images, or leave it out of `datasets.{dataset}.categories`."

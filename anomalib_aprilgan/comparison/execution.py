@@ -17,8 +17,10 @@ import joblib
 from rich.console import Console
 
 from anomalib_aprilgan.comparison.datasets import check_references, prepare_categories
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.fingerprints import Categories, Fingerprints, check_unmixed, facts_of
-from anomalib_aprilgan.comparison.grid import Grid, Job
+from anomalib_aprilgan.comparison.grid import POOL, Grid, Job
+from anomalib_aprilgan.comparison.image_scores import SCORES, save_scores, scores_path
 from anomalib_aprilgan.comparison.models import is_april_gan, possible_shots
 from anomalib_aprilgan.comparison.progress import RunsProgress, showing_progress
 from anomalib_aprilgan.comparison.results import FILE, Row, append_row, finished, locked, read_rows, repair
@@ -41,8 +43,8 @@ def run_grid(
         output: Folder of the results.
         backend: joblib's: "loky", "ray" or "dask".
         n_jobs: Workers; -1: as many as there are.
-        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand; None: half of what is
-            free.
+        memory_limit: GiB for maps and memory banks of the runs that all workers have at hand, and a quarter of it for
+            decoded test images; None: half, and an eighth, of what is free.
 
     Raises:
         ValueError: If a class, argument or category of the grid is wrong, or ``output`` has results of other settings.
@@ -89,6 +91,8 @@ def _run_missing(
         check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile
         if thumbnails is not None:
             save_thumbnails(thumbnails_path(output, job), thumbnails)
+        if SCORES in row:
+            save_scores(scores_path(output, job), row.pop(SCORES))
         append_row(path, row)
         if row["status"] != "ok":
             failed.append(row)
@@ -106,7 +110,7 @@ def _results(
     return_as = "list" if backend == "ray" else "generator_unordered"
     with workers(backend, n_jobs), joblib.Parallel(n_jobs=n_jobs, return_as=return_as) as parallel:
         n_workers = joblib.effective_n_jobs(n_jobs)
-        limit = None if memory_limit is None else memory_limit * GIB
+        limit = None if memory_limit is None else memory_limit * GIB * 3 / 4  # the rest is for decoded files
         # In this process, a row is on disk before the next one is made; another process sends all its rows at once.
         in_process = backend == "loky" and n_workers == 1
         work = joblib.delayed(partial(run_portion if in_process else _work, grid, limit=limit, workers=n_workers))
@@ -124,8 +128,9 @@ def _results(
 def _tasks(grid: Grid, jobs: Sequence[Job]) -> list[list[Job]]:
     """The runs of an AprilGan on one category together, since they can share a pass; each other run alone."""
     shared = {name for name, spec in grid.models.items() if is_april_gan(spec, name)}
-    together = [list(group) for _, group in itertools.groupby(jobs, lambda job: (job.model, job.dataset, job.category))]
-    return [part for group in together for part in ([group] if group[0].model in shared else [[job] for job in group])]
+    together = itertools.groupby(jobs, lambda job: (job.model, job.dataset, job.category, job.shots == POOL))
+    groups = [list(group) for _, group in together]
+    return [part for group in groups for part in ([group] if group[0].model in shared else [[job] for job in group])]
 
 
 def _work(grid: Grid, jobs: Sequence[Job], limit: float | None, workers: int) -> tuple[list[Outcome], list[Job], str]:
@@ -143,6 +148,7 @@ def workers(backend: str, n_jobs: int) -> Iterator[None]:
         ImportError: If the backend is not installed.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(DECODED.clear)  # those of this process, if it is the only worker
         if backend == "dask":
             client = _import("distributed", backend).Client
             address = {} if _import("dask", backend).config.get("scheduler-address", None) else {"n_workers": n_jobs}

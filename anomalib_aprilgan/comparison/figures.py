@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from anomalib_aprilgan.comparison.grid import Job, slug, unique_slug
+from anomalib_aprilgan.comparison.grid import POOL, Job, Shots, shots_name, slug, unique_slug
 from anomalib_aprilgan.comparison.means import METRICS, measured, over_categories
 from anomalib_aprilgan.comparison.results import KEY
 from anomalib_aprilgan.comparison.thumbnails import Thumbnails, old_thumbnails_path, read_thumbnails, thumbnails_path
@@ -30,7 +30,7 @@ DEFAULT_METRICS = ["image_AUROC", "pixel_F1Max", "pixel_PRO"]
 
 
 def map_figures(
-    results: pd.DataFrame, output: Path, models: Sequence[str] | None, shots: Sequence[int] | None
+    results: pd.DataFrame, output: Path, models: Sequence[str] | None, shots: Sequence[Shots] | None
 ) -> dict[str, Figure]:
     """One figure per category: test images in columns; image, ground truth and the maps of each model in rows.
 
@@ -53,7 +53,7 @@ def map_figures(
         for run in runs.to_dict("records"):
             thumbnails = _thumbnails_of(run, output)
             if thumbnails:
-                rows[f"{run['model']}\n{run['shots'] or 'zero'}-shot"] = thumbnails
+                rows[f"{run['model']}\n{shots_name(run['shots']) if run['shots'] else 'zero-shot'}"] = thumbnails
         if rows:
             figures[names[key]] = draw_maps(rows, ": ".join(key))
     return figures
@@ -103,7 +103,7 @@ def _draw_row(axes: NDArray, images: NDArray, name: str, **options: object) -> m
 
 
 def shots_figures(
-    results: pd.DataFrame, metrics: Sequence[str], models: Sequence[str] | None, shots: Sequence[int] | None
+    results: pd.DataFrame, metrics: Sequence[str], models: Sequence[str] | None, shots: Sequence[Shots] | None
 ) -> dict[str, Figure]:
     """One figure per data set: each metric against the number of references, one line per model.
 
@@ -127,11 +127,15 @@ def shots_figures(
     names = _file_names("shots", results, ["dataset"])
     for dataset, part in means.groupby("dataset", sort=False):
         figure = Figure(figsize=(4 * len(metrics), 3.2), layout="constrained")
+        ticks = sorted(part.shots.unique())
+        labels = [shots_name(k).removesuffix("-shot") for k in ticks]
         for axis, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
             for model, lines in part.groupby("model", sort=False):
                 points = 100 * lines.groupby("shots")[metric].agg(["mean", "std"])
+                if POOL in points.index:  # no line from there to references
+                    points = points.reindex(sorted({POOL + 0.5, *points.index}))
                 axis.errorbar(points.index, points["mean"], points["std"].fillna(0), label=model, marker="o", capsize=3)
-            axis.set(xlabel="reference images", ylabel=f"{metric} (%)", xticks=sorted(part.shots.unique()))
+            axis.set(xlabel="reference images", ylabel=f"{metric} (%)", xticks=ticks, xticklabels=labels)
             axis.grid(alpha=0.3)
         figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(part.model.unique()))
         figures[names[dataset,]] = figure
@@ -146,14 +150,15 @@ def save(figures: dict[str, Figure], output: Path) -> list[Path]:
     return paths
 
 
-def _chosen(results: pd.DataFrame, models: Sequence[str] | None, shots: Sequence[int] | None) -> pd.DataFrame:
+def _chosen(results: pd.DataFrame, models: Sequence[str] | None, shots: Sequence[Shots] | None) -> pd.DataFrame:
     """The finished runs of some models and numbers of references; None: all.
 
     Raises:
         ValueError: If a model or number of references has no finished run.
     """
     chosen = results[results.status == "ok"]
-    for name, column, wanted in (("models", "model", models), ("shots", "shots", shots)):
+    numbers = None if shots is None else [POOL if k == "pool" else k for k in shots]
+    for name, column, wanted in (("models", "model", models), ("shots", "shots", numbers)):
         missing = [value for value in wanted or [] if value not in set(chosen[column])]
         if missing:
             msg = f"`{name}` {missing} have no finished run: the results have {sorted(set(chosen[column]))}."

@@ -9,7 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
+
+POOL = -1  # references of a run in which the test images score each other, "pool" in configurations
+Shots = int | Literal["pool"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ModelSpec:
 
     class_path: str
     init_args: dict[str, Any] = field(default_factory=dict)
-    shots: list[int] | None = None
+    shots: list[Shots] | None = None
     train: Training | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
 
@@ -61,7 +64,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a model on a category of a data set with k reference images drawn with a seed."""
+    """One run: a model on a category of a data set with k reference images drawn with a seed, or with a POOL."""
 
     model: str
     dataset: str
@@ -70,7 +73,7 @@ class Job:
     seed: int
 
     def __str__(self) -> str:
-        return f"{self.model}, {self.dataset}/{self.category}, {self.shots}-shot, seed {self.seed}"
+        return f"{self.model}, {self.dataset}/{self.category}, {shots_name(self.shots)}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Grid:
     Args:
         models: By their names in tables.
         datasets: By their names in tables.
-        shots: Numbers of reference images; 0: none.
+        shots: Numbers of reference images; 0: none; "pool": an AprilGan scores the test images by each other too.
         seeds: For the draws of references and everything else that is random.
         mask_size: Height and width in pixels to which maps and masks of all models are resized.
         thumbnails: Test images per category that are kept with their maps for figures.
@@ -89,7 +92,7 @@ class Grid:
 
     models: dict[str, ModelSpec]
     datasets: dict[str, DataSpec]
-    shots: list[int]
+    shots: list[Shots]
     seeds: list[int]
     mask_size: int
     thumbnails: int
@@ -100,16 +103,20 @@ class Grid:
             if not values:
                 msg = f"`{name}` is empty: a comparison needs at least one of them."
                 raise ValueError(msg)
-        if not self.shots or min(self.shots) < 0 or len(set(self.shots)) < len(self.shots):
-            msg = f"`shots` must be different numbers from 0 up, got {self.shots}."
+        numbers = [k for k in self.shots if k != "pool"]
+        if not self.shots or min(numbers, default=0) < 0 or len(set(self.shots)) < len(self.shots):
+            msg = f"`shots` must be different numbers from 0 up, got {self.shots}; 'pool' may be among them."
             raise ValueError(msg)
         if self.mask_size < 1:
             msg = f"`mask_size` must be a number of pixels, got {self.mask_size}."
             raise ValueError(msg)
 
-    def for_model(self, name: str) -> Grid:
-        """The comparison with the model's own arguments of the Trainer among all models'."""
-        return replace(self, trainer={**self.trainer, **self.models[name].trainer})
+    def for_job(self, job: Job) -> Grid:
+        """The comparison with the model's own arguments of the Trainer among all models', and the run's pool."""
+        spec = self.models[job.model]
+        pool = {"pool": True} if job.shots == POOL else {}
+        changed = replace(spec, init_args={**spec.init_args, **pool})
+        return replace(self, models={**self.models, job.model: changed}, trainer={**self.trainer, **spec.trainer})
 
     def settings(self, model: str, dataset: str) -> str:
         """A digest of all settings that change a model's results on a data set; different ones do not mix."""
@@ -132,11 +139,11 @@ class Grid:
     def jobs(self, categories: Mapping[str, Iterable[str]], possible: Mapping[str, Sequence[int]]) -> list[Job]:
         """All runs; those of one model are adjacent, so that a worker can keep its CLIP.
 
-        Nothing is random without references, so 0 shots are run with the first seed only.
+        Nothing is random without references, so 0 shots and pools are run with the first seed only.
 
         Args:
             categories: Those of each data set.
-            possible: Numbers of references that each model can be run with.
+            possible: Numbers of references that each model can be run with, or POOL.
         """
         return [
             Job(model, dataset, category, shots, seed)
@@ -144,8 +151,13 @@ class Grid:
             for model in self.models
             for category in categories[dataset]
             for shots in possible[model]
-            for seed in (self.seeds if shots else self.seeds[:1])
+            for seed in (self.seeds if shots > 0 else self.seeds[:1])
         ]
+
+
+def shots_name(shots: int) -> str:
+    """How a run is named by its number of references."""
+    return "pool" if shots == POOL else f"{shots}-shot"
 
 
 def read_models(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, ModelSpec]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from anomalib_aprilgan.comparison.grid import shots_name
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS
 
 METRICS = [*IMAGE_METRICS, *PIXEL_METRICS, "VAND"]
@@ -41,7 +42,8 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
     counts = runs.groupby([*GROUP, "seed"]).category.transform("nunique")
     complete = counts == runs.dataset.map(expected)
     notes = [
-        f"Left out: {model} on {dataset}, {shots}-shot, seed {seed}: {len(part)} of {expected[dataset]} categories."
+        f"Left out: {model} on {dataset}, {shots_name(shots)}, seed {seed}: "
+        f"{len(part)} of {expected[dataset]} categories."
         for (dataset, shots, model, seed), part in runs[~complete].groupby(["dataset", "shots", "model", "seed"])
     ]
     # NumPy's mean is NaN if a category has no number; that of pandas would leave the category out.
@@ -56,7 +58,7 @@ def over_categories(runs: pd.DataFrame, results: pd.DataFrame) -> tuple[pd.DataF
 def failures(results: pd.DataFrame) -> list[str]:
     """A note for each failed run, with the first line of its error."""
     return [
-        f"Failed: {row.model} on {row.dataset}/{row.category}, {row.shots}-shot, seed {row.seed}: "
+        f"Failed: {row.model} on {row.dataset}/{row.category}, {shots_name(row.shots)}, seed {row.seed}: "
         f"{row.error.strip().splitlines()[0][:ERROR_LENGTH]}"
         for row in results[results.status != "ok"].itertuples()
     ]

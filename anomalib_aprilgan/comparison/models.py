@@ -21,7 +21,7 @@ from packaging.version import Version
 from anomalib_aprilgan.comparison import backbones  # noqa: F401  registers an architecture that configurations may name
 from anomalib_aprilgan.comparison.classes import find_class, instantiate
 from anomalib_aprilgan.comparison.fingerprints import argument_fingerprints
-from anomalib_aprilgan.comparison.grid import Grid, ModelSpec
+from anomalib_aprilgan.comparison.grid import POOL, Grid, ModelSpec, Shots
 from anomalib_aprilgan.data.references import read_references, resolve_class_name
 from anomalib_aprilgan.lightning_model import AprilGan
 from anomalib_aprilgan.target import RUN
@@ -52,12 +52,15 @@ def is_april_gan(spec: ModelSpec, name: str) -> bool:
 def can_be_swept(model: AprilGan, trainer: Mapping[str, Any]) -> bool:
     """Whether runs of the model may share a pass over the test images: if it predicts as AprilGan does, untrained.
 
+    A pool has passes of its own.
+
     Args:
         model: An AprilGan, or of a class that is derived from it.
         trainer: Arguments of Lightning's Trainer.
     """
     changed = _changed(type(model), AprilGan) | _changed(type(model.model), AprilGanModel)
-    return not changed and model.adapters is not None and not PARTIAL_PASSES & trainer.keys()
+    alone = model.uses_pool or model.adapters is None or PARTIAL_PASSES & trainer.keys()
+    return not (changed or alone)
 
 
 def _changed(kind: type, base: type) -> set[str]:
@@ -67,8 +70,8 @@ def _changed(kind: type, base: type) -> set[str]:
     return names - HARMLESS
 
 
-def possible_shots(spec: ModelSpec, shots: Sequence[int], name: str) -> list[int]:
-    """Return those numbers of references that a model is run with.
+def possible_shots(spec: ModelSpec, shots: Sequence[Shots], name: str) -> list[int]:
+    """Return those numbers of references that a model is run with; POOL, if it is asked for and possible, comes first.
 
     Args:
         spec: The model; its ``shots`` are a further limit.
@@ -81,7 +84,9 @@ def possible_shots(spec: ModelSpec, shots: Sequence[int], name: str) -> list[int
     """
     kind = find_class(spec.class_path, AnomalibModule, f"models.{name}")
     least = 0 if takes_references(kind) or spec.shots == [0] else 1
-    return [k for k in shots if k >= least and (spec.shots is None or k in spec.shots)]
+    wanted = [k for k in shots if spec.shots is None or k in spec.shots]
+    pool = [POOL] if "pool" in wanted and issubclass(kind, AprilGan) else []
+    return pool + [k for k in wanted if k != "pool" and k >= least]
 
 
 def build_model(grid: Grid, name: str, dataset: str, references: Sequence[str], category: str) -> Any:

@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from anomalib_aprilgan.comparison.collector import PredictionCollector, Predictions
 from anomalib_aprilgan.comparison.datasets import build_datamodule, keep_references
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, device_name
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import GroundTruth, read_ground_truth
+from anomalib_aprilgan.comparison.image_scores import SCORES, score_rows
 from anomalib_aprilgan.comparison.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
 from anomalib_aprilgan.comparison.models import build_model, set_target
 from anomalib_aprilgan.comparison.progress import PredictionProgress
@@ -78,7 +80,7 @@ def outcome(grid: Grid, job: Job, run: Callable[[], tuple[Row, Thumbnails | None
 
 def _run(grid: Grid, job: Job) -> tuple[Row, Thumbnails | None]:
     datamodule = seeded_datamodule(grid, job)
-    references = choose_references(job.shots, None, datamodule, job.seed)
+    references = choose_references(max(job.shots, 0), None, datamodule, job.seed)
     keep_references(datamodule, references)
     device = choose_device(grid.trainer.get("accelerator", "auto"))
     memory = PeakMemory(device)
@@ -112,11 +114,13 @@ def judge(
     """
     truth = read_ground_truth(datamodule, predictions.paths, grid.mask_size)
     maps = predictions.take_maps()
+    scores = torch.cat(predictions.scores).numpy()
     row = {
         "n_images": len(truth.labels),
         "n_abnormal": int(truth.labels.sum()),
         "mask_size": grid.mask_size,
-        **measure(torch.cat(predictions.scores).numpy(), maps, truth),
+        SCORES: score_rows(predictions.paths, scores, truth.labels),  # before they are sorted
+        **measure(scores, maps, truth),
         "seconds_per_image": predictions.seconds_per_image,
     }
     if maps is None or not grid.thumbnails or job.seed != grid.seeds[0]:
@@ -185,10 +189,11 @@ def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, d
     predictions = Predictions(grid.mask_size)
     arguments = trainer_arguments(device)
     trained = model.learning_type not in {LearningType.ZERO_SHOT, LearningType.FEW_SHOT}
+    trained = trained and not getattr(model, "uses_pool", False)  # it may do without adapters
     scales_scores = isinstance(model, AprilGan) and model.model.target.is_few_shot  # by the range of the maps
     if isinstance(model, MemoryBankMixin) or not (trained or scales_scores):
         arguments["limit_val_batches"] = 0  # it would only look for thresholds, which raw scores do not need
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, DECODED.reading(datamodule.test_data):
         callbacks = [PredictionCollector(predictions), PredictionProgress()]
         engine = Engine(callbacks=callbacks, default_root_dir=folder, **{**arguments, **grid.trainer})
         if trained:

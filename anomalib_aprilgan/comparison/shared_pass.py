@@ -16,7 +16,7 @@ from torch import Tensor
 from anomalib_aprilgan.comparison.collector import Predictions, now
 from anomalib_aprilgan.comparison.grid import Job
 from anomalib_aprilgan.lightning_model import AprilGan
-from anomalib_aprilgan.maps import check_finite, map_maxima
+from anomalib_aprilgan.maps import check_finite
 from anomalib_aprilgan.target import Target
 
 
@@ -26,10 +26,10 @@ class Run:
 
     Args:
         job: The run.
-        predictions: With text scores in place of image scores, which need the maxima of all images.
+        predictions: With text scores in place of image scores, which need the peaks of all images' maps.
         references: Paths of its reference images.
         target: What it looks for.
-        maxima: Of the anomaly maps, per batch (B,).
+        peaks: Of the anomaly maps, per batch (B,).
         error: Why it failed.
     """
 
@@ -37,7 +37,7 @@ class Run:
     predictions: Predictions
     references: list[str] = field(default_factory=list)
     target: Target | None = None
-    maxima: list[Tensor] = field(default_factory=list)
+    peaks: list[Tensor] = field(default_factory=list)
     error: Exception | None = None
 
     @contextlib.contextmanager
@@ -100,10 +100,10 @@ class SharedPass(LightningModule):
             with run.recorded():
                 start = now(self.device)
                 text, maps = model.score_parts(encoded, run.target, zero_shot)
-                maxima = map_maxima(maps)
-                check_finite(text + maxima, "scores", batch.image_path)
+                peaks = model.map_peaks(maps)
+                check_finite(text + peaks, "scores", batch.image_path)
                 run.predictions.add(batch.image_path, text, maps, shared + now(self.device) - start)
-                run.maxima.append(maxima.cpu())
+                run.peaks.append(peaks.cpu())
         errors = [run.error for run in self.runs if run.error is not None]
         if len(errors) == len(self.runs):
             raise errors[0]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_aprilgan.comparison.collector import Predictions
+from anomalib_aprilgan.comparison.decoded_files import DECODED
 from anomalib_aprilgan.comparison.device import PeakMemory, choose_device, free_memory
 from anomalib_aprilgan.comparison.grid import Grid, Job
 from anomalib_aprilgan.comparison.ground_truth import read_ground_truth
@@ -59,14 +60,15 @@ def run_portion(
 
     Args:
         grid: The comparison.
-        jobs: Of one model on one category.
+        jobs: Of one model on one category, with a pool or without.
         limit: Bytes for maps and memory banks of all workers together; None: half of what is free.
         workers: That share the limit.
 
     Returns:
         Rows and thumbnails, each made when it is asked for; the jobs that need another pass; and why they do.
     """
-    grid = grid.for_model(jobs[0].model)
+    grid = grid.for_job(jobs[0])
+    DECODED.set_limit(limit, workers)
     sweep = _prepared(grid, jobs, limit, workers) if is_april_gan(grid.models[jobs[0].model], jobs[0].model) else None
     if sweep is None:
         return (run_job(grid, job) for job in jobs), [], ""
@@ -156,7 +158,7 @@ class Sweep:
     def predict(self) -> None:
         """Pass over the test images once, for all runs."""
         arguments = {**trainer_arguments(self.device), "enable_checkpointing": False, **self.grid.trainer}
-        with silence(), tempfile.TemporaryDirectory() as folder:
+        with silence(), tempfile.TemporaryDirectory() as folder, DECODED.reading(self.datamodule.test_data):
             try:
                 trainer = Trainer(
                     callbacks=[GracefulShutdown(), PredictionProgress()], default_root_dir=folder, **arguments
@@ -177,13 +179,13 @@ class Sweep:
     def _judge(self, run: Run) -> tuple[Row, Thumbnails | None]:
         if run.error is not None or run.target is None:
             raise run.error or RuntimeError
-        text, maxima = torch.cat(run.predictions.scores), torch.cat(run.maxima)
+        text, peaks = torch.cat(run.predictions.scores), torch.cat(run.peaks)
         truth = read_ground_truth(self.datamodule, run.predictions.paths, self.grid.mask_size)
-        bounds = score_bounds(maxima, self.model.model.map_upper_bound(run.target))
+        bounds = score_bounds(peaks, self.model.model.map_upper_bound(run.target))
         if not truth.has_both_kinds:  # as after a validation
             bounds = torch.full_like(bounds, torch.nan)
         target = replace(run.target, score_bounds=bounds)
-        run.predictions.scores = [self.model.model.image_score(text, maxima, target)]
+        run.predictions.scores = [self.model.model.image_score(text, peaks, target)]
         body, thumbnails = judge(self.grid, run.job, run.predictions, self.datamodule)
         run.target = None  # its memory banks are free
         shared = {"sweep_seconds": self.seconds, "sweep_runs": len(self.runs)}

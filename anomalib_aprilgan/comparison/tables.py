@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from anomalib_aprilgan.comparison.grid import shots_name
 from anomalib_aprilgan.comparison.means import COSTS, METRICS, failures, measured, over_categories
 from anomalib_aprilgan.comparison.published import Published, is_published, is_whole, published_number, read_table
 
@@ -103,7 +104,7 @@ def _table(
             ]
             columns.append(_ranked([_cell(part[name], value) for (_, part), value in zip(groups, known, strict=True)]))
         for (key, _), row in zip(groups, zip(*columns, strict=True), strict=True):
-            rows.append([Cell(str(shots)), Cell(key[0]), *row])
+            rows.append([_shots(shots), Cell(key[0]), *row])
     sizes = sorted({int(size) for size in results.mask_size.dropna()})
     shown = any(cell.published is not None for row in rows for cell in row)
     notes = [
@@ -115,6 +116,10 @@ def _table(
     return Table(title, ["shots", "model", *METRICS], rows, notes)
 
 
+def _shots(shots: int) -> Cell:
+    return Cell(shots_name(shots).removesuffix("-shot"))
+
+
 def _absent(runs: pd.DataFrame) -> list[str]:
     """A note for each number of references that some models were not run with."""
     notes = []
@@ -122,7 +127,7 @@ def _absent(runs: pd.DataFrame) -> list[str]:
         names = sorted(set(runs.model) - set(runs[runs.shots == shots].model))
         if names:
             why = ", needing training images" if shots == 0 else ""
-            notes.append(f"Not at {shots}-shot{why}: {', '.join(names)}.")
+            notes.append(f"Not at {shots_name(shots)}{why}: {', '.join(names)}.")
     return notes
 
 
@@ -149,7 +154,7 @@ def cost_table(results: pd.DataFrame) -> Table:
     for (dataset, shots, model), part in runs.groupby(["dataset", "shots", "model"]):
         seconds, memory = (_cost(part[name], digits) for name, digits in zip(COSTS, (4, 0), strict=True))
         kinds = ", ".join(sorted(part.memory_kind.unique()))
-        rows.append([Cell(str(dataset)), Cell(str(shots)), Cell(str(model)), seconds, memory, Cell(kinds)])
+        rows.append([Cell(str(dataset)), _shots(shots), Cell(str(model)), seconds, memory, Cell(kinds)])
     notes = [
         "Seconds of predicting, less the first batch. The memory of a process holds CLIPs of other models too.",
         f"On {', '.join(sorted(runs.device.unique()))}.",

@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from anomalib.data import ImageBatch
-from lightning.pytorch import LightningModule, Trainer
+from anomalib.data import AnomalibDataModule, ImageBatch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -85,13 +85,18 @@ def current_datamodule(module: LightningModule) -> Any:
 
 
 def own_loaders(trainer: Trainer) -> list[DataLoader]:
-    """The loaders of images that a run to validate, test or predict was given instead of a data module.
+    """The loaders of images that a run to validate, test or predict was given instead of a data module of anomalib's.
 
+    Those of another data module are made here, once: Lightning would make them anew after they were looked at.
     Before a run's processes read the first images, which they do before Lightning has its public attributes set.
     """
     loop: Any = trainer._active_loop  # noqa: SLF001
     source = getattr(getattr(getattr(loop, "epoch_loop", None), "val_loop", loop), "_data_source", None)
-    if source is None or source.instance is None or source.is_module():
+    if source is None or source.instance is None:
+        return []
+    if isinstance(source.instance, LightningDataModule) and not isinstance(source.instance, AnomalibDataModule):
+        source.instance = getattr(source.instance, source.name)()
+    if source.is_module():
         return []
     return [loader for loader in CombinedLoader(source.instance).flattened if isinstance(loader, DataLoader)]
 

@@ -25,37 +25,40 @@ logger = logging.getLogger(__name__)
 
 
 class ValidationScores(Metric):
-    """What the image scores of all validation images are made of: text scores, maxima of the maps, labels."""
+    """What image scores and thresholds are made of: text scores, peaks and maxima of the maps, labels."""
 
     full_state_update = False
     text: list[Tensor]
+    peaks: list[Tensor]
     maxima: list[Tensor]
     label: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        for state in ("text", "maxima", "label"):
+        for state in ("text", "peaks", "maxima", "label"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
-    def update(self, text: Tensor, maxima: Tensor, label: Tensor | None) -> None:
-        """Add text scores (B,), maxima of the anomaly maps (B,) and labels (B,), which may be unknown."""
+    def update(self, text: Tensor, peaks: Tensor, maxima: Tensor, label: Tensor | None) -> None:
+        """Add text scores (B,), peaks and maxima of the anomaly maps (B,) and labels (B,), which may be unknown."""
         self.text.append(text)
+        self.peaks.append(peaks)
         self.maxima.append(maxima)
         if label is not None:
             self.label.append(label.float())  # torchmetrics assumes float32 where a process has no images
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """All text scores, maxima and, if every image has one, labels."""
-        text, maxima = dim_zero_cat(self.text), dim_zero_cat(self.maxima)
+    def compute(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """All text scores, peaks, maxima and, if every image has one, labels."""
+        text, peaks, maxima = (dim_zero_cat(values) for values in (self.text, self.peaks, self.maxima))
         label = dim_zero_cat(self.label) if len(self.label) else None  # a tensor once processes have been gathered
-        return text, maxima, label if label is not None and len(label) == len(text) else None
+        return text, peaks, maxima, label if label is not None and len(label) == len(text) else None
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def take(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What ``compute`` returns, as tensors with one dimension; then forget it."""
         # torchmetrics turns tensors with one element, those of a single image, into scalars.
-        text, maxima, label = self.compute()
+        *values, label = self.compute()
         self.reset()
-        return torch.atleast_1d(text), torch.atleast_1d(maxima), None if label is None else torch.atleast_1d(label)
+        text, peaks, maxima = torch.atleast_1d(*values)
+        return text, peaks, maxima, None if label is None else torch.atleast_1d(label)
 
 
 def held_out_scores(
@@ -80,14 +83,14 @@ def held_out_scores(
     if len(set(files)) == 1:
         logger.warning("A single reference is compared with itself: thresholds are too low. Use two or more.")
     parts = [_scores_without(model, target, files, file, transform) for file in dict.fromkeys(files)]
-    text, maxima = (torch.cat(part) for part in zip(*parts, strict=True))
-    return model.image_score(text, maxima, target), maxima, len(parts)
+    text, peaks, maxima = (torch.cat(part) for part in zip(*parts, strict=True))
+    return model.image_score(text, peaks, target), maxima, len(parts)
 
 
 def _scores_without(
     model: AprilGanModel, target: Target, files: Sequence[str], held_out: str, transform: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Text scores (V,) and map maxima (V,) of one file's augmentations, compared with the references that differ."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Text scores, map peaks and maxima (V,) of a file's augmentations, compared with the references that differ."""
     others = [index for index, file in enumerate(files) if file != held_out] or list(range(len(files)))
     path = target.references.paths[files.index(held_out)]
     rest = replace(target, banks=select_references(target.banks, others, len(files)))
@@ -96,7 +99,7 @@ def _scores_without(
         text, anomaly_maps = model.score_parts(model.encode(images), rest)
     maxima = map_maxima(anomaly_maps)
     check_finite(text + maxima, "scores", [path] * len(images))
-    return text, maxima
+    return text, model.map_peaks(anomaly_maps), maxima
 
 
 def normal_threshold(scores: Tensor, false_positive_rate: float, margin: float) -> Tensor:
@@ -144,6 +147,13 @@ def log_normal_thresholds(
             false_positive_rate,
             needed,
         )
+
+
+def describe_normal(n_images: int, n_scores: int, false_positive_rate: float) -> str:
+    """What set a threshold, in words: normal images, or references, which have several scores each."""
+    kind = "normal validation image" if n_images == n_scores else "reference"
+    doubt = f" (too few for a rate of {false_positive_rate:g})" if n_images < images_needed(false_positive_rate) else ""
+    return f"{n_images} {kind}{'s' * (n_images > 1)}{doubt}"
 
 
 def images_needed(false_positive_rate: float) -> int:

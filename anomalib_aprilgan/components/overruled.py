@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_aprilgan.adapters import PREFIX_IN_CHECKPOINT
 from anomalib_aprilgan.compat.lightning import current_datamodule
 from anomalib_aprilgan.data.references import are_asked_for
-from anomalib_aprilgan.target import References
+from anomalib_aprilgan.target import CHANGED, References
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,9 @@ def _adapters(module: Any, checkpoint: dict[str, Any], loaded: str | None) -> di
 
 def _draw(module: Any, known: References) -> dict[str, tuple[Any, Any]]:
     request = module.request
+    if known.source == CHANGED and request.k_shot:
+        asked = (request.k_shot, None if request.source is None else str(request.source))
+        return {"k_shot": (asked[0], len(known.paths)), "few_shot_source": (asked[1] or CHANGED, CHANGED)}
     if not request.k_shot or not are_asked_for(known, request, current_datamodule(module)):
         return {}
     names = ("with_replacement", "seed", "coreset_sampling_ratio")

@@ -19,7 +19,6 @@ from anomalib_aprilgan.components.checkpoint import KEY
 from anomalib_aprilgan.components.pool import Pool, make_pool
 from anomalib_aprilgan.data.predict import listed_images, run_loaders, source_loader
 from anomalib_aprilgan.data.references import contents
-from anomalib_aprilgan.maps import map_maxima
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ class AprilGanPool(LightningModule):
 
     model: AprilGanModel
     loaded_adapters: str | None
+    calibrated_fraction: float  # the score_fraction with which thresholds were found
     prepare: Callable[[], None]
     _forget_calibration: Callable[[], None]
     set_target: Callable[[], None]
@@ -71,22 +71,28 @@ class AprilGanPool(LightningModule):
     on_predict_start = on_test_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whether thresholds were found with a pool; the pool itself is not kept."""
+        """Note whether thresholds were found with a pool, which is not kept, and of which scores."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[KEY]["pool"] = self.calibrated_with_pool
+        checkpoint[KEY].update(pool=self.calibrated_with_pool, score_fraction=self.calibrated_fraction)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Look whether thresholds were found with a pool."""
+        """Look whether thresholds were found with a pool, and of which scores."""
         super().on_load_checkpoint(checkpoint)
         self.calibrated_with_pool = checkpoint[KEY].get("pool", False)
+        self.calibrated_fraction = checkpoint[KEY].get("score_fraction", 0.0)
 
     def forget_other_calibration(self) -> None:
-        """Use theoretical ranges where a checkpoint's were found without a pool and there is one, or reversely."""
+        """Use theoretical ranges where a checkpoint's were found with scores of another kind."""
+        before, fraction = "with" if self.calibrated_with_pool else "without", self.model.score_fraction
         if self.calibrated_with_pool != self.uses_pool:
-            before = "with" if self.calibrated_with_pool else "without"
             logger.warning("Thresholds were found %s a pool: they need a new validation.", before)
-            self.calibrated_with_pool = self.uses_pool
-            self._forget_calibration()
+        elif self.calibrated_fraction != fraction:
+            found = f"Thresholds were found with `score_fraction` {self.calibrated_fraction:g}, not {fraction:g}"
+            logger.warning("%s: they need a new validation.", found)
+        else:
+            return
+        self.calibrated_with_pool, self.calibrated_fraction = self.uses_pool, fraction
+        self._forget_calibration()
 
     def fill_pool(self) -> None:
         """Encode and compare the pool's images, unless these very files were before.
@@ -133,7 +139,7 @@ class AprilGanPool(LightningModule):
             return model.score_parts(model.encode(batch.image), target)
         numbers = pool.numbers(batch.image_path)
         known = [number for number in numbers if number is not None]
-        whole = len(known) == len(numbers)
+        whole = len(known) == len(numbers) and model.memory_encoder is None
         encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
         score, pool_maps = pool.rate(encoded, numbers, model.image_size, model.banks.embeddings)
         pool_maps = pool_maps * len(model.adapters.fc)
@@ -150,5 +156,5 @@ class AprilGanPool(LightningModule):
         if self.current_pool is None:
             return super().predict_step(batch, batch_idx, dataloader_idx)
         text, anomaly_maps = self.score_batch(batch)
-        score = self.model.image_score(text, map_maxima(anomaly_maps))
+        score = self.model.image_score(text, self.model.map_peaks(anomaly_maps))
         return batch.update(pred_score=score, anomaly_map=anomaly_maps)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anomalib_aprilgan.compat.lightning import unrepeated
 from anomalib_aprilgan.components.arguments import check_arguments
-from anomalib_aprilgan.components.calibration import log_normal_thresholds, normal_threshold
+from anomalib_aprilgan.components.calibration import describe_normal, log_normal_thresholds, normal_threshold
 from anomalib_aprilgan.maps import NARROW
 from anomalib_aprilgan.torch_model import AprilGanModel
 
@@ -58,10 +58,26 @@ class AprilGanPostProcessor(PostProcessor):
         self.false_positive_rate = false_positive_rate
         self.is_calibrated = False
         self.has_tails = False
+        self.calibrated_on = ""  # in words
+        self.normal_scores: list[float] = []  # raw, of the normal images that the threshold was set with
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "false_positive_rate", "is_calibrated", "has_tails")
+        own = ("false_positive_rate", "is_calibrated", "has_tails", "calibrated_on", "normal_scores")
+        return (*super()._checkpoint_config_keys, *own)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore what a checkpoint holds; one of an earlier version does not say what it was calibrated on."""
+        super().load_checkpoint_config({"calibrated_on": "", "normal_scores": [], **config})
+
+    @property
+    def threshold_origin(self) -> str:
+        """Where the threshold comes from, in words; empty: none is known, only the middle of the theoretical range."""
+        if not self.enable_thresholding:
+            return ""
+        if self.image_sensitivity != 0.5:
+            return f"`image_sensitivity` {self.image_sensitivity:g}"
+        return (self.calibrated_on or "an older checkpoint") if self.is_calibrated else ""
 
     def assume_range(self, map_upper_bound: float) -> None:
         """Use the theoretical ranges, scores in [0, 1] and maps in [0, ``map_upper_bound``], until calibrated."""
@@ -73,6 +89,7 @@ class AprilGanPostProcessor(PostProcessor):
             threshold.fill_(maximum / 2)
             high.fill_(maximum)
         self.is_calibrated = self.has_tails = False  # nothing lies beyond the theoretical range
+        self.calibrated_on, self.normal_scores = "", []
 
     def calibrate(self, scores: Tensor, maxima: Tensor, label: Tensor | None, map_upper_bound: float) -> None:
         """Set thresholds and ranges from all validation images, whose pixels were seen batch by batch.
@@ -115,6 +132,8 @@ class AprilGanPostProcessor(PostProcessor):
         unused: Any = None
         super().on_validation_epoch_end(unused, unused)
         self.is_calibrated, self.has_tails = label is not None, True
+        self.calibrated_on = "" if label is None else f"{len(scores)} validation images"
+        self.normal_scores = [] if label is None else scores[label == 0].tolist()
 
     def _widen(self, map_upper_bound: float) -> None:
         """Replace a range so narrow that it would magnify rounding errors by the theoretical one."""
@@ -142,6 +161,8 @@ class AprilGanPostProcessor(PostProcessor):
         """
         self.assume_range(map_upper_bound)
         self.is_calibrated = True
+        self.calibrated_on = describe_normal(n_images, len(scores), self.false_positive_rate)
+        self.normal_scores = scores.tolist()
         if not self.enable_thresholding:
             return
         self._image_threshold.copy_(self._threshold_of_normal(scores, SCORE_MARGIN))

@@ -108,11 +108,19 @@ def fixed_point_weights(length: int, size: int) -> tuple[Tensor, Tensor]:
     return weights.sign() * (weights.abs() * unit + 0.5).floor(), unit
 
 
-def transform_of(pre_processor: nn.Module | None, image_size: int) -> Transform:
+def transform_of(pre_processor: nn.Module | None, size: tuple[int, int]) -> Transform:
     """What a pre-processor does to an image; without one of anomalib's, what AprilGan's own would do."""
     if isinstance(pre_processor, PreProcessor):
         return pre_processor.transform
-    return AprilGanPreProcessor((image_size, image_size), IMAGE_MEAN, IMAGE_STD).transform
+    return AprilGanPreProcessor(size, IMAGE_MEAN, IMAGE_STD).transform
+
+
+def statistics_of(pre_processor: Any, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per RGB channel with which a pre-processor normalises images in [0, 1]."""
+    for part in reversed(list(transform_of(pre_processor, image_size).modules())):
+        if isinstance(part, Normalize):
+            return tuple(part.mean), tuple(part.std)
+    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def _own_collate(loader: DataLoader) -> Callable[[list], Any]:

@@ -10,7 +10,6 @@ import re
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from anomalib.utils.path import create_versioned_dir, resolve_versioned_path
 from filelock import FileLock
@@ -37,11 +36,6 @@ class RunFolder(Callback):
         if folder.name == LATEST:
             settled = settle(folder) if trainer.is_global_zero else folder
             move_results(trainer, trainer.strategy.broadcast(settled))
-
-    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Leave the folder of another run."""
-        if pl_module.visualizer is not None:
-            self._claim(trainer, "")
 
     def _claim(self, trainer: Trainer, table: str) -> None:
         """Take the folder, or the next one if another run has; all processes of this run share it."""
@@ -71,15 +65,14 @@ def claim(folder: Path, table: str) -> Path:
 
     Args:
         folder: To be used if it is free.
-        table: Content with which the table of predictions begins; empty: none is made.
+        table: Content with which the table of predictions begins.
     """
     root = folder.parent if re.fullmatch(r"v\d+", folder.name) else folder
     with _lock(root):
         if any((folder / name).exists() for name in (TABLE, IMAGES)):
             folder = _next_version(root, folder)
-        (folder if table else folder / IMAGES).mkdir(parents=True, exist_ok=True)
-        if table:
-            (folder / TABLE).write_bytes(table.encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TABLE).write_bytes(table.encode())
     return folder
 
 

@@ -17,9 +17,9 @@ from anomalib_aprilgan.compat.lightning import current_datamodule
 from anomalib_aprilgan.components.calibration import held_out_scores
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import transform_of
-from anomalib_aprilgan.data.references import reference_images, resolve_class_name, resolve_references
+from anomalib_aprilgan.data.references import ANYTHING, reference_images, resolve_class_name, resolve_references
 from anomalib_aprilgan.data.released_adapters import adapters_to_fetch, check_backbone, fetch_adapters
-from anomalib_aprilgan.target import HAND, TargetRequest
+from anomalib_aprilgan.target import HAND, References, TargetRequest
 from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,12 @@ class AprilGanTarget(LightningModule):
             scores = held_out_scores(self.model, target, self.reference_transform)
             own.calibrate_on_normal(*scores, self.model.map_upper_bound())
 
+    def on_train_epoch_end(self) -> None:
+        """Look for something if nothing was validated: anomalib's GraphLogger calls a model that was only trained."""
+        if self.model.class_name is None:
+            class_name = self.request.class_name or ANYTHING
+            self.model.target = self.model.make_target(class_name, references=References())
+
     def set_target(self) -> None:
         """Bring adapters and target in line with the arguments and the data, if they are not."""
         self.load_adapters()
@@ -59,7 +65,7 @@ class AprilGanTarget(LightningModule):
         references = resolve_references(self.request, datamodule, model.references)
         if (class_name, references) == (model.class_name, model.references):
             return
-        if model.class_name is not None:
+        if getattr(self.post_processor, "is_calibrated", model.class_name is not None):
             logger.warning("Target changed: thresholds need a new validation.")
         logger.info("Class name in the prompts: %s. Reference images: %s", class_name, references)
         model.target = model.make_target(class_name, reference_images(references, self.reference_transform), references)
@@ -91,4 +97,4 @@ class AprilGanTarget(LightningModule):
     @property
     def reference_transform(self) -> Transform:
         """What makes a reference image the model's input."""
-        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.image_size)])
+        return Compose([*tiles.views(self), transform_of(self.pre_processor, self.model.tiling.size)])

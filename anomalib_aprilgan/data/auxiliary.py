@@ -186,16 +186,8 @@ def _test_samples(datamodule: AnomalibDataModule, category: str) -> pd.DataFrame
     one.val_split_mode = ValSplitMode.NONE  # no test image goes to validation
     try:
         one.setup()
-    except (
-        ValueError,
-        TypeError,
-        FileNotFoundError,
-        MisMatchError,
-    ) as error:  # pandas' if their numbers differ, else anomalib's
-        msg = (
-            f"Images and masks of the category {category!r} of {datamodule.name} do not belong together: every image "
-            f"of a defect needs a mask of its name, and hidden folders count. ({error})"
-        )
+    except (ValueError, TypeError, FileNotFoundError, MisMatchError) as error:
+        msg = f"The category {category!r} of {datamodule.name} can't be trained on. {error}"
         raise ValueError(msg) from error
     leave_out_hidden([one.test_data], getattr(one, "root", None))
     samples = one.test_data.samples

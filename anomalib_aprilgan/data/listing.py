@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_aprilgan.compat.anomalib import use_listing
+from anomalib_aprilgan.compat.datasets import use_visible_files
+from anomalib_aprilgan.compat.masks import use_mask_reader
 from anomalib_aprilgan.data.images import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -92,8 +94,23 @@ def _named(reasons: dict[str, str]) -> str:
 
 
 def take_over_listing() -> None:
-    """Have anomalib list files to predict, and folders of ``Folder``, as ``image_files`` does."""
+    """Have anomalib list files to predict, and folders of ``Folder``, as ``image_files`` does.
+
+    Its data sets then take no hidden file, and read masks without noise.
+    """
     use_listing(image_files)
+    use_visible_files(_is_visible)
+    use_mask_reader()
+
+
+def _is_visible(path: Path, root: Path) -> bool:
+    """Whether a file in a data set counts. Raise ValueError if it is named as an image and can't be one."""
+    if is_hidden(path, root):
+        return False
+    if path.suffix.lower() in SUFFIXES and not path.is_dir() and (reason := _reason(path)):
+        msg = f"{str(path)!r} is {reason}: remove it, and its image or mask."
+        raise ValueError(msg)
+    return True
 
 
 def leave_hidden_out_of(datamodule: Any) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from anomalib.data.utils import LabelName, read_mask
+from anomalib.data.utils import LabelName
 from torch import Tensor
 
+from anomalib_aprilgan.compat.masks import is_lossy, read_mask
 from anomalib_aprilgan.data.images import check_header, check_image, check_mask
 from anomalib_aprilgan.data.listing import NAMED_FILES, leave_hidden_out_of
 
@@ -29,7 +30,7 @@ def mask_files(value: Any) -> list[str]:
 
 
 def read_masks(value: Any) -> Tensor:
-    """The mask (H, W), 1 where one of the files of an image's mask is not 0."""
+    """The mask (H, W), 1 where one of the files of an image's mask marks a defect."""
     masks = [torch.as_tensor(read_mask(path, as_tensor=True)) for path in mask_files(value)]
     return torch.stack(masks).amax(dim=0)
 
@@ -86,11 +87,11 @@ def check_files(samples: pd.DataFrame, use: str, problem: Callable[[Any], str | 
         )
         raise ValueError(msg)
     masks = mask_column(samples)[samples.label_index == LabelName.ABNORMAL]
-    lossy = [path for value in masks for path in mask_files(value) if Path(path).suffix.lower() in {".jpg", ".jpeg"}]
+    lossy = [path for value in masks for path in mask_files(value) if is_lossy(path)]
     if lossy:
         logger.warning(
-            "%d masks are JPEG files, such as %s: every pixel that is not 0 counts as a defect, also the noise that "
-            "JPEG leaves beside one. Save masks as PNG.",
+            "%d masks are in files that change levels, such as JPEG: %s. The bright half of the levels counts as "
+            "defect, the rest as noise. Save masks as PNG.",
             len(lossy),
             lossy[0],
         )

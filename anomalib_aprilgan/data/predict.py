@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from anomalib.data import ImageItem, PredictDataset
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import resize, to_dtype
 from torchvision.tv_tensors import Image
 
 from anomalib_aprilgan.compat.anomalib import change_class
 from anomalib_aprilgan.data.images import decode, readable, scaled_by_anomalib
 from anomalib_aprilgan.data.listing import image_files
+
+SMALLEST = 256
 
 
 class ImagesToPredict(PredictDataset):
@@ -27,17 +30,30 @@ class ImagesToPredict(PredictDataset):
     Thumbnails of decoded images are kept until the visualizer takes them.
     """
 
-    thumbnail_size: list[int] | None = None  # height and width; None: no thumbnails
+    thumbnail_box: tuple[int, int] | None = None  # in which thumbnails fit; None: there are none
     thumbnails: dict[str, Tensor]
 
     def __getitem__(self, index: int) -> ImageItem:
         """The image with its path."""
         path = str(self.image_filenames[index])
         image, misread = decode(path)
-        if self.thumbnail_size is not None and get_worker_info() is None:
-            self.thumbnails[path] = resize(image, self.thumbnail_size, antialias=True)
+        if self.thumbnail_box is not None and get_worker_info() is None:
+            self.thumbnails[path] = to_be_shown(image, self.thumbnail_box)
         image = Image(image if misread else scaled_by_anomalib(image))
         return ImageItem(image=self.transform(image) if self.transform else image, image_path=path)
+
+
+def to_be_shown(image: Tensor, box: tuple[int, int]) -> Tensor:
+    """The image (3, H, W) in [0, 1] with 8 bits, in its own proportions, resized only if it must be.
+
+    Args:
+        image: To be shown.
+        box: Width and height that it does not exceed. The longer side has at least 256 pixels, for the sake of titles.
+    """
+    height, width = image.shape[-2:]
+    scale = min(max(1.0, SMALLEST / max(width, height)), box[0] / width, box[1] / height)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return to_dtype(resize(image, size, antialias=True).clamp(0, 1), torch.uint8, scale=True)
 
 
 def path_datasets(trainer: Trainer) -> dict[int, Any]:
@@ -90,5 +106,6 @@ def leave_out_unreadable(loaders: Sequence[DataLoader]) -> None:
     datasets: list[Any] = [loader.dataset for loader in loaders if isinstance(loader.dataset, PredictDataset)]
     for dataset in datasets:
         dataset.image_filenames = readable(dataset.image_filenames)
-        change_class(dataset, ImagesToPredict)
+        if not isinstance(dataset, ImagesToPredict):
+            change_class(dataset, ImagesToPredict)
         dataset.thumbnails = {}

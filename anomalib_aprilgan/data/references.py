@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torchvision.tv_tensors import Image
 from anomalib_aprilgan.data.augmentations import augmentations
 from anomalib_aprilgan.data.images import check_header, read_rgb
 from anomalib_aprilgan.data.listing import NAMED_FILES, image_files, is_hidden
-from anomalib_aprilgan.target import RUN, References, TargetRequest
+from anomalib_aprilgan.target import CHANGED, RUN, References, TargetRequest
 
 # Words in the names of folders. A folder beside one of normal images holds others, whatever its name is.
 NORMAL = re.compile(r"(?<![a-z])(good|normal|ok|train)(?![a-z])")
@@ -30,6 +31,8 @@ OTHER = re.compile(
     r"labels?|masks?|n(o|ot|on)?[ _-]?(g|good|normal|ok)|rejects?|scrap|scratch(es)?|segmentation)(?![a-z])"
 )
 MASK_ENDING = re.compile(r"[_-](mask|label|gt)$", re.IGNORECASE)
+
+ANYTHING = "object"  # its word in the prompts
 
 
 def resolve_references(
@@ -40,12 +43,14 @@ def resolve_references(
     Args:
         request: The arguments.
         datamodule: One that is set up, or None.
-        known: Those that the model has. They are kept where nothing else is named; a checkpoint's also where the same
-            arguments named them and their files are not there any more.
+        known: Those that the model has. They are kept where nothing else is named, or ``aprilgan references`` set them;
+            a checkpoint's also where the same arguments named them and their files are not there any more.
 
     Raises:
         ValueError: If there are too few images, no place to take them from, or a file can't be read.
     """
+    if known is not None and known.source == CHANGED:
+        return known
     if not request.k_shot:
         return References()
     if known is not None and are_asked_for(known, request, datamodule):
@@ -59,7 +64,13 @@ def resolve_references(
         source=_as_text(request.source),
         with_replacement=request.with_replacement,
         seed=request.seed,
+        added=(now(),) * len(paths),
     )
+
+
+def now() -> str:
+    """The time in ISO 8601, to the second, with the time zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def resolve_class_name(
@@ -75,7 +86,7 @@ def resolve_class_name(
     """
     given = None if origin == RUN else known
     of_data = getattr(datamodule, "class_name", None) or getattr(datamodule, "category", None)
-    return request.class_name or of_data or given or "object"
+    return request.class_name or of_data or given or ANYTHING
 
 
 def are_asked_for(known: References, request: TargetRequest, datamodule: AnomalibDataModule | None) -> bool:
@@ -169,8 +180,12 @@ def normal_train_images(datamodule: AnomalibDataModule) -> list[str]:
     return [path for path in normal if not is_hidden(path, getattr(source, "root", None) or Path(path).parents[1])]
 
 
-def folder_images(folder: str | Path) -> list[str]:
+def folder_images(folder: str | Path, name: str = "`few_shot_source`") -> list[str]:
     """Paths of all images in and below a folder, or of the one image.
+
+    Args:
+        folder: Or file.
+        name: What errors call it.
 
     Raises:
         ValueError: If there is no such folder, no image in it, or folders of other than normal images in it.
@@ -178,12 +193,12 @@ def folder_images(folder: str | Path) -> list[str]:
     try:
         images = image_files(folder)
     except (FileNotFoundError, ValueError) as error:
-        msg = f"`few_shot_source` {str(folder)!r} holds no images: {error} Give a folder or a list of normal images."
+        msg = f"{name} {str(folder)!r} holds no images: {error} Give a folder or a list of normal images."
         raise ValueError(msg) from error
-    others = _defects_and_masks(images, Path(folder).resolve())
+    others = _defects_and_masks(images, Path(folder).resolve()) if Path(folder).is_dir() else []
     if others:
         msg = (
-            f"`few_shot_source` {str(folder)!r} seems to hold defects or masks: {', '.join(others[:NAMED_FILES])}. "
+            f"{name} {str(folder)!r} seems to hold defects or masks: {', '.join(others[:NAMED_FILES])}. "
             "Give the folder in it that holds the normal images alone, or a list of normal images."
         )
         raise ValueError(msg)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,8 +51,9 @@ def test_inspection_equals_a_prediction(tmp_path: Path, inspector: Inspector, re
     model = AprilGan("demo", None, 112, adapters=None, class_name="bolt", **few)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
     (batch,) = engine.predict(model, data_path=DEFECT)
-    assert text.split(":")[0] == ("abnormal" if batch.pred_label else "normal")
-    assert f"score {float(batch.pred_score):.3f}" in text
+    decision = ("abnormal" if batch.pred_label else "normal") if references else "no threshold"
+    origin = ", threshold 0.5 from 2 references (too few for a rate of 0.01)" if references else ""
+    assert text == f"{decision}: score {float(batch.pred_score):.3f}{origin}"
     (saved,) = tmp_path.rglob("images/**/*.png")
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(saved)))
 
@@ -101,6 +105,7 @@ def test_large_images_are_resized_before_they_are_held(
     sizes = []
     for name, options in (("a.jpg", {"quality": 95}), ("a.tif", {})):
         large.save(tmp_path / name, exif=exif, **options)
+        monkeypatch.setattr(inspector.visualizer, "field_size", (256, 256))
         whole = inspector.inspect(tmp_path / name, "bolt", [tmp_path / name, REFERENCES[0]])
         monkeypatch.setattr(inspector, "max_side", 450)
         monkeypatch.setattr(app, "read_rgb", lambda path: sizes.append(read_rgb(path).shape) or read_rgb(path))
@@ -211,10 +216,19 @@ def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, address: 
     wait.until(lambda page: "000.png" in page.page_source and REFERENCES[1].name in page.page_source)
     find("#inspect").click()
     verdict = wait.until(lambda _page: find("#verdict textarea, #verdict input").get_attribute("value"))
-    width = wait.until(lambda page: page.execute_script("return document.querySelector('#picture img')?.naturalWidth"))
+    width = wait.until(lambda page: page.execute_script("return document.querySelector('#pictures img')?.naturalWidth"))
     browser.save_screenshot(str(Path(os.environ.get("SCREENSHOTS", tmp_path)) / "page.png"))
     assert verdict == inspector.inspect(DEFECT, "bolt", REFERENCES)[1]
     assert width == 3 * 256
+    table = find("#table").get_attribute("href")
+    (row,) = csv.DictReader(io.StringIO(b64decode(table.split(",")[1]).decode()))
+    assert row["image_path"] == "000.png"
+    assert f"{row['threshold']} from {row['threshold_origin']}" in verdict
+    slide = "e = document.querySelector('#threshold input[type=range]'); e.value = arguments[0];"
+    slide += "e.dispatchEvent(new Event('input')); e.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}))"
+    browser.execute_script(slide, 0.99)
+    wait.until(lambda _page: "0.99 from the slider" in find("#verdict textarea, #verdict input").get_attribute("value"))
+    assert find("#verdict textarea, #verdict input").get_attribute("value").startswith("normal: ")
     assert [url for url in requested(browser) if not url.startswith(address)] == []
 
 
@@ -245,6 +259,35 @@ def upload(address: str, size: int) -> int:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def ask(client: Any, images: list[Path], class_name: str, references: list[Path]) -> tuple[str, str, str]:
+    """Verdict, table and pictures."""
+    from gradio_client import handle_file
+
+    files = [[handle_file(path) for path in paths] for paths in (images, references)]
+    return tuple(client.predict(files[0], class_name, files[1], api_name="/inspect")[:3])
+
+
+@needs_gradio
+@pytest.mark.slow
+def test_simultaneous_visitors_get_the_answers_of_lone_ones(address: str, temporary: Path, tmp_path: Path) -> None:
+    """By the page's own endpoint; some send the same files. Nothing of theirs is left."""
+    from gradio_client import Client
+
+    other = Path(shutil.copy(REFERENCES[0], tmp_path / "other.png"))
+    requests = [([DEFECT], "bolt", REFERENCES), ([DEFECT, other], "coin", []), ([REFERENCES[0]], "nut", REFERENCES)]
+    client = Client(address, verbose=False, download_files=tmp_path)
+    try:
+        alone = [ask(client, *request) for request in requests]
+        assert len({answer[1] for answer in alone}) == len(requests)
+        assert alone[1][0] == "no threshold: 2 images by score"
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(lambda request: ask(client, *request), requests * 4)) == alone * 4
+    finally:
+        client.close()
+    (folder,) = temporary.glob("aprilgan-*")
+    assert [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size and path.name != "a.png"] == []
 
 
 @needs_gradio

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turned references, local means and embeddings in runs, checkpoints, exports and comparisons."""
+"""Turned references, local means, embeddings and means of highest values in runs, checkpoints, exports, comparisons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.sweep import run_portion
 from conftest import DATASET, GOOD, Engines, Models, golden_data, read_pil
 
-OPTIONS = {"reference_rotations": 4, "neighbourhoods": [1, 3], "reference_embeddings": True}
+OPTIONS = {"reference_rotations": 4, "neighbourhoods": [1, 3], "reference_embeddings": True, "score_fraction": 0.05}
 
 
 def scores(batches: list) -> torch.Tensor:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from anomalib.data import ImageBatch, PredictDataset
 from anomalib.data.datasets import FolderDataset
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -64,14 +65,28 @@ def datasets(run: str, root: Path) -> list:
     return [FolderDataset("parts", root=root, **folders, split="test")]
 
 
+class OwnData(LightningDataModule):
+    """A user's own data module, with what anomalib's Engine asks of one."""
+
+    name, category = "own", ""
+
+    def __init__(self, run: str, loaders: Callable[[], list[DataLoader]]) -> None:
+        super().__init__()
+        self.val_dataloader = list
+        kind = {"validate": "val"}.get(run, run)
+        setattr(self, f"{kind}_dataloader", loaders)
+
+
 @pytest.mark.parametrize("run", ["predict", "test", "validate"])
+@pytest.mark.parametrize("as_datamodule", [False, True])
 def test_images_of_several_sizes_are_each_what_they_are_alone(
-    make_model: Models, engine: Engines, parts: Path, run: str
+    make_model: Models, engine: Engines, parts: Path, run: str, as_datamodule: bool
 ) -> None:
     def seen(batch_size: int) -> dict[str, tuple[Tensor, Tensor | None]]:
         loaders = [DataLoader(data, batch_size, collate_fn=data.collate_fn) for data in datasets(run, parts)]
         callback = Seen()
-        getattr(engine(callbacks=[callback]), run)(make_model(class_name="bolt"), dataloaders=loaders)
+        given = {"datamodule": OwnData(run, lambda: loaders)} if as_datamodule else {"dataloaders": loaders}
+        getattr(engine(callbacks=[callback]), run)(make_model(class_name="bolt"), **given)
         assert [loader.collate_fn for loader in loaders] == [ImageBatch.collate] * len(loaders)
         return callback.items
 

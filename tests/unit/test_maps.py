@@ -6,11 +6,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from anomalib_aprilgan.maps import few_shot_score, resize, stage_probabilities, text_score, zero_shot_map
+from anomalib_aprilgan.maps import (
+    few_shot_score,
+    map_maxima,
+    map_peaks,
+    resize,
+    stage_probabilities,
+    text_score,
+    zero_shot_map,
+)
 
 SIZE = 15
 
@@ -97,14 +106,23 @@ def test_text_scores_depend_on_the_direction_of_each_embedding_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "maxima", "bounds", "expected"),
+    ("text", "peaks", "bounds", "expected"),
     [
         ([0.2, 0.4, 0.6], [1.0, 2.0, 3.0], [1.0, 3.0], [0.1, 0.45, 0.8]),
         ([0.0, 0.0, 0.0], [3.0, 4.0, 5.0], [1.0, 3.0], [0.5, 0.75, 1.0]),
         ([0.5], [2.0], [2.0, 2.0], [0.25]),
     ],
-    ids=["mean of text score and scaled maximum", "maximum beyond the bounds", "equal bounds"],
+    ids=["mean of text score and scaled peak", "peak beyond the bounds", "equal bounds"],
 )
-def test_few_shot_score(text: list[float], maxima: list[float], bounds: list[float], expected: list[float]) -> None:
-    score = few_shot_score(*map(torch.tensor, (text, maxima, bounds)))
+def test_few_shot_score(text: list[float], peaks: list[float], bounds: list[float], expected: list[float]) -> None:
+    score = few_shot_score(*map(torch.tensor, (text, peaks, bounds)))
     torch.testing.assert_close(score, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 1), (1e-9, 1), (0.01, 2), (0.25, 52), (1.0, 210)])
+def test_peaks_equal_numpy(fraction: float, count: int) -> None:
+    maps = torch.rand(3, 14, SIZE, generator=torch.Generator().manual_seed(0))
+    expected = np.sort(maps.numpy().reshape(3, -1), axis=1)[:, -count:].mean(axis=1)
+    np.testing.assert_allclose(map_peaks(maps, fraction), expected, rtol=1e-6)
+    if count == 1:
+        assert torch.equal(map_peaks(maps, fraction), map_maxima(maps))

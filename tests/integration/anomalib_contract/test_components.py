@@ -15,9 +15,10 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import ImageVisualizer, Visualizer
+from lightning.pytorch.core.module import _jit_is_scripting
 from torchvision.transforms.v2 import Normalize, Resize
 
-from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan import AprilGan, AuxiliaryDataModule
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from conftest import DATASET, GOLDEN_SIZE, Engines, Models, golden_data
 
@@ -104,3 +105,14 @@ def test_a_model_can_be_traced(make_model: Models) -> None:
         return prediction.pred_score, prediction.anomaly_map
 
     torch.testing.assert_close(torch.jit.trace(forward, image)(image), forward(image))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:This property will be removed")
+def test_a_model_that_was_only_trained_can_be_traced(make_model: Models, engine: Engines) -> None:
+    """Nothing was looked for yet, and torch looks at all properties first."""
+    model = make_model(adapters=None)
+    engine(max_epochs=1, limit_train_batches=1).fit(model, datamodule=AuxiliaryDataModule(golden_data(), num_workers=0))
+    model.eval()
+    with _jit_is_scripting():  # as Lightning's loggers do
+        traced = torch.jit.trace(model, image := torch.rand(1, 3, 100, 90), strict=False)
+    torch.testing.assert_close(traced(image)[0], model(image).pred_score)

@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from anomalib_aprilgan.clip import cost
 from anomalib_aprilgan.clip.cost import LIMIT, least_tower_cost, search_cost, tower_cost, warn_of_slow_search
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.tiling import Tiling
+from anomalib_aprilgan.memory import BankOptions
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.torch_model import AprilGanModel
 from small_clips import timm_config, tiny
@@ -38,9 +41,9 @@ def test_a_pass_costs_at_least_its_convolutions_and_linear_layers(clip_folder: P
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(count)
     encoder(torch.zeros(1, 3, size, size))
-    counted, cost = sum(seen), tower_cost(encoder)
-    assert counted <= cost < 2 * counted  # attention calls its weights without their modules
-    assert least_tower_cost(encoder) <= cost
+    counted, whole = sum(seen), tower_cost(encoder)
+    assert counted <= whole < 2 * counted  # attention calls its weights without their modules
+    assert least_tower_cost(encoder) <= whole
 
 
 def test_a_bank_of_a_fine_stage_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -74,3 +77,17 @@ def test_the_warning_begins_at_ten_passes(clip_folder: Path, caplog: pytest.LogC
     # A coreset of a fifth has a fifth of the rows, for the same tokens of an image.
     warn_of_slow_search(encoder, [torch.zeros(1, 5, 64).expand(math.floor(rows / 5) + 1, -1, -1)], 0.2)
     assert "below 0.2" in caplog.text
+
+
+@pytest.mark.parametrize(("aligned", "met"), [(False, 4), (True, 1)])
+def test_tiles_are_in_the_cost(clip_folder: Path, monkeypatch: pytest.MonkeyPatch, aligned: bool, met: int) -> None:
+    """2 x 2 tiles and the whole image take 5 passes; each tile meets all 4 of a reference, or that at its place."""
+    search, asked = met * 4 * 25 * 3 * 25 * 64 * 2, []  # operations: 4 tiles, 25 tokens of width 64, 3 references
+    monkeypatch.setattr(cost, "tower_cost", lambda _: asked.append("tower") or search)
+    for least, reached in ((search / (5 * LIMIT) - 1, True), (search / (5 * LIMIT) + 1, False)):
+        monkeypatch.setattr(cost, "least_tower_cost", lambda _, least=least: least)
+        model = AprilGanModel(tiny(clip_folder, layers=[12]), PROMPTS, 70, BankOptions(positions=4 if aligned else 1))
+        model.tiling = Tiling(70, 2)
+        model.make_target("bolt", torch.randn(3, 3, 123, 123))
+        assert bool(asked) == reached
+        asked.clear()

@@ -33,7 +33,7 @@ def remove(paths: Iterable[Path]) -> None:
 
 
 LEFT_OUT = r"reads \.png, \.PNG and would leave out {} images, such as .*\.jpg\. Correct or convert its files"
-PAIRS = "every image of a defect needs a mask of its name. Correct or convert"
+PAIRS = "every image of a defect needs a mask of its name. Without a mask: scratch/000.* Correct or convert"
 FAULTS = {
     "all JPEG": (lambda bolt: to_jpeg(bolt.rglob("*.png")), LEFT_OUT.format(18)),
     "training images JPEG": (lambda bolt: to_jpeg(bolt.glob("train/**/*.png")), LEFT_OUT.format(4)),

@@ -22,7 +22,8 @@ from anomalib_aprilgan.comparison.thumbnails import thumbnails_path
 from conftest import ROOT
 from made_rows import made_row
 
-CONFIGS = sorted([*(ROOT / "configs").glob("compare_*.yaml"), ROOT / "configs" / "vand.yaml"])
+COMPARISONS = ("ablation", "compare", "plus", "vand")
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem.startswith(COMPARISONS))
 GRID = Grid(
     models={"a": ModelSpec("x.A"), "b": ModelSpec("x.B", {"k": 1})},
     datasets={"d": DataSpec("y.D", {"root": "r"})},

@@ -29,6 +29,9 @@ WRONG = {
     "reference_rotations": [2, "4", None],
     "neighbourhoods": [[], [2], 3, ["1"], None],
     "reference_embeddings": ["yes", 1],
+    "tiles": [0, -1, 9, 2.0, "2", None, True, [2], [2, 0], [1, 9], [2, 2, 2], [2.0, 2], {1: 2}],
+    "aligned": ["yes", 1, None],
+    "score_fraction": ["0.01", -0.1, 1.1, None, float("nan"), True, [0.01]],
     "pool": ["true", 1, None],
     "pool_source": ["", 3, ["folder"]],
     "seed": ["0", 0.5, -1, None, (1, 2), 2**64],
@@ -47,6 +50,23 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
 def test_every_argument_has_a_rule() -> None:
     components = {"pre_processor", "post_processor", "evaluator", "visualizer"}  # anomalib looks at these
     assert {*inspect.signature(AprilGan).parameters} - components == {*RULES, "class_name"} == {*WRONG}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"aligned": True}, "give `tiles` too"),
+        ({"tiles": [1, 1], "aligned": True}, "give `tiles` too"),
+        ({"tiles": 2, "aligned": True, "reference_rotations": 4}, "not with `reference_rotations`"),
+        ({"tiles": [2, 3], "reference_rotations": 8}, "as many rows as columns of `tiles`"),
+        ({"tiles": 2, "adapters": None}, "train without `tiles`"),
+        ({"tiles": 2, "pool": True}, "give `tiles` or a pool"),
+        ({"tiles": (1, 2), "pool_source": "parts"}, "give `tiles` or a pool"),
+    ],
+)
+def test_what_tiles_can_not_be_combined_with(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AprilGan(**{"backbone": "demo", "pretrained": None, "image_size": 224, "adapters": "demo", **arguments})
 
 
 @pytest.mark.parametrize(

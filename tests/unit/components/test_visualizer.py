@@ -17,9 +17,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from anomalib_aprilgan import AprilGan
-from anomalib_aprilgan.components.visualizer import CAPTION_HEIGHT, AprilGanVisualizer, caption
+from anomalib_aprilgan.components.visualizer import LINE_HEIGHT, AprilGanVisualizer, caption
 from conftest import GOLDEN, GOOD, Engines, Models
 
+HEAD = 2 * LINE_HEIGHT  # caption and titles
 IMAGE = GOLDEN / "dataset" / "bolt" / "test" / "good" / "000.png"
 
 
@@ -34,9 +35,9 @@ def item(anomaly_map: torch.Tensor, path: Path | None = IMAGE, **kwargs: object)
 
 
 def map_panel(anomaly_map: torch.Tensor, map_range: float = 1.0) -> np.ndarray:
-    """The pixels of image + anomaly map, without its title."""
+    """The lower pixels of image + anomaly map."""
     visualization = AprilGanVisualizer().visualization(item(anomaly_map), "bolt", map_range)
-    return np.asarray(visualization)[CAPTION_HEIGHT + 64 :, 256:512].astype(int)
+    return np.asarray(visualization)[HEAD + 64 :, 256:512].astype(int)
 
 
 def test_a_value_has_one_colour_whatever_else_is_in_the_map() -> None:
@@ -60,15 +61,55 @@ def test_a_16_bit_image_is_shown_as_it_is(tmp_path: Path) -> None:
         for name in ("8.png", "16.png")
     ]
     assert np.abs(visualizations[0].astype(int) - visualizations[1]).max() <= 1
-    assert visualizations[0][CAPTION_HEIGHT + 64 :].std() > 10
+    assert visualizations[0][HEAD:].std() > 10
 
 
-@pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "")])
+@pytest.mark.parametrize(("label", "words"), [(True, "ABNORMAL"), (False, "normal"), (None, "no threshold")])
 def test_caption(label: bool | None, words: str) -> None:
     prediction = SimpleNamespace(
         pred_score=torch.tensor(0.7), pred_label=label if label is None else torch.tensor(label)
     )
-    assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", *([words] if words else [])]
+    assert caption(prediction, "bolt").split("   ") == ["bolt", "score 0.700", words]
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "shown"),
+    [
+        ((1000, 400), None, (1000, 400)),  # as it is
+        ((1000, 400), (500, 500), (500, 200)),  # to the given box
+        ((50, 100), None, (128, 256)),  # large enough for titles
+        ((5000, 100), None, (4000, 80)),
+    ],
+)
+def test_images_keep_their_size_and_proportions(
+    tmp_path: Path, size: tuple[int, int], box: tuple[int, int] | None, shown: tuple[int, int]
+) -> None:
+    """And titles cover none of their pixels."""
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    visualizer = AprilGanVisualizer() if box is None else AprilGanVisualizer(field_size=box)
+    prediction = item(torch.zeros(16, 16), tmp_path / "a.png")
+    panels = visualizer.panels(prediction)
+    assert {title: panel.size for title, panel in panels.items()} == dict.fromkeys(
+        ["Image", "Image + anomaly map"], shown
+    )
+    picture = np.asarray(visualizer.visualization(prediction, "bolt"))
+    np.testing.assert_array_equal(picture[-shown[1] :, : shown[0]], np.asarray(panels["Image"]))
+    if shown == size:
+        np.testing.assert_array_equal(np.asarray(panels["Image"]), pixels)
+
+
+def test_the_outline_is_that_of_the_mask_in_the_images_proportions(tmp_path: Path) -> None:
+    Image.new("RGB", (1200, 600)).save(tmp_path / "a.png")
+    mask = torch.zeros(100, 100, dtype=torch.bool)
+    mask[25:50, 50:75] = True
+    panel = AprilGanVisualizer().panels(item(torch.zeros(100, 100), tmp_path / "a.png", pred_mask=mask))[
+        "Image + outline"
+    ]
+    rows, columns = np.nonzero(np.asarray(panel)[..., 0] > 100)
+    found = rows.min() / 600, rows.max() / 600, columns.min() / 1200, columns.max() / 1200
+    assert found == pytest.approx((0.25, 0.5, 0.5, 0.75), abs=0.01)
+    assert np.asarray(panel)[225, 750].max() == 0  # within
 
 
 def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> None:
@@ -80,9 +121,9 @@ def test_panels_of_a_test_with_masks(tiny_arguments: dict, tmp_path: Path) -> No
     assert Path("scratch/000.png") in visualizations
     (path,) = tmp_path.rglob("scratch/000.png")
     pixels = np.asarray(Image.open(path))
-    assert pixels.shape == (256 + CAPTION_HEIGHT, 4 * 256, 3)
-    assert pixels[:CAPTION_HEIGHT].max() > 200
-    mask = pixels[CAPTION_HEIGHT + 64 :, 256:512]
+    assert pixels.shape == (256 + HEAD, 4 * 256, 3)
+    assert all(pixels[row : row + LINE_HEIGHT].max() > 200 for row in (0, LINE_HEIGHT))
+    mask = pixels[HEAD:, 256:512]
     assert set(np.unique(mask > 127)) == {False, True}
 
 

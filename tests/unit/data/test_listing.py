@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from anomalib.data import Folder, MVTecAD
+from anomalib.data.datasets.image import mvtecad
 from PIL import Image
 
+from anomalib_aprilgan.compat.datasets import VALIDATE
 from anomalib_aprilgan.data.auxiliary import category_names
 from anomalib_aprilgan.data.listing import image_files, is_hidden
 from anomalib_aprilgan.data.masks import check_datamodule
@@ -134,7 +136,10 @@ def everything(data: Folder | MVTecAD, root: Path) -> set[Path]:
     return {Path(path).relative_to(root) for table in tables for path in table.image_path}
 
 
-def test_hidden_files_of_data_modules_do_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_hidden_files_of_data_modules_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mvtecad, "validate_path", VALIDATE[mvtecad])  # as a data set that anomalib does not list
     root = Path(shutil.copytree(BOLT, tmp_path / "bolt"))
     copies(root, "train/good/._000.png", "test/good/._000.png", "test/good/extra.gif")
     data = mvtec(root)
