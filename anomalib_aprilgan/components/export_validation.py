@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from anomalib_aprilgan.components.export import RAW, require
-from anomalib_aprilgan.components.export_runtimes import RUNTIMES, Outputs, Run, run_module
+from anomalib_aprilgan.components.export import require
+from anomalib_aprilgan.components.export_runtimes import RAW, RUNTIMES, Outputs, Run, run_module
 from anomalib_aprilgan.data.images import read_image, readable
 from anomalib_aprilgan.data.listing import image_files
 

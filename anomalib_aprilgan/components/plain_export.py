@@ -118,7 +118,7 @@ def holds_code(path: Path) -> bool:
     return bool(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
-def _configuration(component: Any, kind: type) -> dict[str, Any] | None:
+def _configuration(component: Any, kind: Any) -> dict[str, Any] | None:
     if component is None:
         return None
     if type(component) is not kind:
