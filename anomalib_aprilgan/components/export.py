@@ -125,7 +125,7 @@ class AprilGanExport(ExportMixin):
         mark_nodes(path, f"{ClipEncoder.__module__}.{ClipEncoder.__name__}", ENCODER_MARK)
         return path
 
-    def to_openvino(
+    def to_openvino(  # type: ignore[override]  # metric, task and max_drop are those of INT8_ACQ
         self,
         export_root: Path | str,
         model_file_name: str = "model",
@@ -164,7 +164,7 @@ class AprilGanExport(ExportMixin):
         path = super().to_openvino(export_root, model_file_name, input_size, compression, datamodule, **kwargs)
         return announced(path)
 
-    def _compress_ov_model(  # type: ignore[override]  # metric, task and max_drop are those of INT8_ACQ
+    def _compress_ov_model(  # type: ignore[override]  # as above
         self, model: Any, compression_type: CompressionType, datamodule: AnomalibDataModule | None, *_: Any
     ) -> Any:
         side, shape = self.model.image_size, model.input(0).partial_shape
