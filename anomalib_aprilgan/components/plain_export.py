@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import clip_config
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.torch import SkipInitialisation
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
@@ -71,6 +72,8 @@ def write_plain(module: Any, path: Path) -> Path:
             "quick_gelu": encoder.quick_gelu,
         },
         "banks": {**asdict(model.banks), "neighbourhoods": list(model.banks.neighbourhoods)},
+        "tiles": list(model.tiling.tiles),
+        "score_fraction": model.score_fraction,
         "target": model.target.record(),
         "pre_processor": _configuration(module.pre_processor, AprilGanPreProcessor),
         "post_processor": _configuration(module.post_processor, AprilGanPostProcessor),
@@ -144,6 +147,8 @@ def _model(content: dict[str, Any]) -> AprilGanModel:
     encoder.clip = without_text(encoder.clip)
     banks = {**content["banks"], "neighbourhoods": tuple(content["banks"]["neighbourhoods"])}
     model = AprilGanModel(encoder, PromptEnsemble.read(None), facts["image_size"], BankOptions(**banks))
+    model.tiling = Tiling(facts["image_size"], content.get("tiles", 1))
+    model.score_fraction = content.get("score_fraction", 0.0)
     model.class_name, model.references, model.target_origin = read_record(content["target"])
     return model
 
