@@ -167,7 +167,7 @@ class AprilGanExport(ExportMixin):
     def _compress_ov_model(  # type: ignore[override]  # as above
         self, model: Any, compression_type: CompressionType, datamodule: AnomalibDataModule | None, *_: Any
     ) -> Any:
-        side, shape = self.model.image_size, model.input(0).partial_shape
+        side, shape = max(self.model.tiling.size), model.input(0).partial_shape
         size = [shape[2].get_length(), shape[3].get_length()] if shape[2].is_static else [side, side]
         known = [images_of_references(self.reference_paths, side, size)] if self.reference_paths else []
         known += [images_of_datamodule(datamodule, side, size)] if datamodule else []

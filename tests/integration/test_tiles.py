@@ -16,6 +16,7 @@ from PIL import Image
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, ModelSpec
 from anomalib_aprilgan.comparison.sweep import run_portion
+from anomalib_aprilgan.components.plain_export import load_export
 from conftest import BOLT, DATASET, GOOD, Engines, Models, golden_data, read_pil
 
 FEW = {"k_shot": 2, "few_shot_source": str(BOLT / "train/good"), "class_name": "bolt"}
@@ -126,3 +127,12 @@ def test_onnx_export_equals_the_model(engine: Engines, make_model: Models, tmp_p
         expected = model.model(images)
     np.testing.assert_allclose(found[0].ravel(), expected.pred_score, atol=1e-5)
     np.testing.assert_allclose(found[1].reshape(3, 123, 123), expected.anomaly_map, atol=1e-4)
+
+
+def test_an_export_of_weights_equals_the_model(make_model: Models, tmp_path: Path) -> None:
+    model = make_model(**FEW, tiles=2, aligned=True, score_fraction=0.05, visualizer=False)
+    path = model.to_torch(tmp_path, weights_only=True)
+    images = torch.rand(1, 3, 90, 90, generator=torch.Generator().manual_seed(0))
+    found, expected = load_export(path)(images), model.eval()(images)
+    assert torch.equal(found.pred_score, expected.pred_score)
+    assert torch.equal(found.anomaly_map, expected.anomaly_map)
