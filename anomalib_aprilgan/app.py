@@ -117,7 +117,7 @@ class Inspector:
             post_processor.calibrate_on_normal(
                 *held_out_scores(model, target, transform), model.map_upper_bound(target)
             )
-        known, found = bool(post_processor.threshold_origin), []
+        known, found = bool(post_processor.threshold_origin), list[tuple[ImageItem, Row]]()
         for path in paths:
             shown = to_be_shown(pixels := read_rgb(path), self.visualizer.field_size)
             image = transform(ImageTensor(pixels)).to(self.module.device)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD, image_statistics
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.memory_encoder import second_encoder
 from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
@@ -34,7 +35,7 @@ from anomalib_aprilgan.components.metrics import default_metrics
 from anomalib_aprilgan.components.model_checkpoint import keep_checkpoints
 from anomalib_aprilgan.components.pool_predictions import AprilGanPool
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor
+from anomalib_aprilgan.components.pre_processor import AprilGanPreProcessor, statistics_of
 from anomalib_aprilgan.components.predictions import PredictionsTable
 from anomalib_aprilgan.components.target import AprilGanTarget
 from anomalib_aprilgan.components.visualizer import AprilGanVisualizer
@@ -72,6 +73,9 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: Copies of each reference in memory banks: 1, 4 (turned by quarters) or 8 (mirrored too).
         neighbourhoods: Odd numbers r: r x r patches are averaged before they are compared, and distances over all r.
         reference_embeddings: Mix the distance to the references' embeddings into image scores.
+        memory_backbone: Network of timm whose patch tokens fill memory banks and pools. None: CLIP's do.
+        memory_pretrained: True: timm's weights; path of a file of weights; False: random ones (tests).
+        memory_layers: As ``layers``. None: the last block of a ViT; the stages of stride 8, 16 and 32 of a CNN.
         tiles: Rows and columns of overlapping tiles, each of ``image_size``, that are encoded instead. 1: whole images.
         aligned: Compare each tile with the references' at the same place alone: parts that always lie the same way.
         score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
@@ -116,6 +120,9 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         reference_rotations: int = 1,
         neighbourhoods: list[int] | tuple[int, ...] = (1,),
         reference_embeddings: bool = False,
+        memory_backbone: str | None = None,
+        memory_pretrained: bool | str = True,
+        memory_layers: list[int] | None = None,
         tiles: int | list[int] = 1,
         aligned: bool = False,
         score_fraction: float = 0.0,
@@ -132,7 +139,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     ) -> None:
         log_once()
         layers, few_shot_source, prompts = plain(layers), plain(few_shot_source), plain(prompts)
-        neighbourhoods, tiles = plain(neighbourhoods), plain(tiles)
+        neighbourhoods, tiles, memory_layers = plain(neighbourhoods), plain(tiles), plain(memory_layers)
         check_arguments(locals())
         check_backbone(shipped_adapters(adapters, backbone, pretrained, layers), backbone, layers)
         tiling = Tiling(image_size, tiles)
@@ -149,10 +156,12 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         banks = BankOptions(*kept, reference_embeddings, tiling.count if aligned else 1)
         draw = (with_replacement, seed, coreset_sampling_ratio, banks.changed)
         self.request = TargetRequest(class_name, k_shot, few_shot_source, *draw)
+        network = (memory_backbone, memory_pretrained, memory_layers)
+        memory = second_encoder(*network, image_size, statistics_of(pre_processor, image_size))
         encoder = ClipEncoder(backbone, pretrained, image_size, layers, quick_gelu)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks)
+            self.model: AprilGanModel = AprilGanModel(encoder, PromptEnsemble.read(prompts), image_size, banks, memory)
         self.model.tiling = tiling
         self.model.score_fraction = self.calibrated_fraction = score_fraction
         self.use_pool(pool, pool_source)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,19 +71,22 @@ class BankOptions:
         """Width of each bank, from those of the stages and of the joint space."""
         return [width for width in stages for _ in self.neighbourhoods] + [embedding] * self.embeddings
 
-    def compared(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+    def compared(self, embedding: Tensor, stages: Sequence[Tensor], memory: Sequence[Tensor] = ()) -> list[Tensor]:
         """What is compared with each bank: tokens (B, N, D) of each stage and neighbourhood; embeddings (B, 1, E).
 
-        The embedding of an image that is cut into tiles is that of the whole image.
+        Args:
+            embedding: Of images; of one that is cut into tiles, that of the whole counts.
+            stages: Patch tokens (B, N, D) of each of CLIP's stages.
+            memory: Those of a memory encoder, which take their place.
         """
-        tokens = [local_means(each, r) for each in stages for r in self.neighbourhoods]
+        tokens = [local_means(each, r) for each in memory or stages for r in self.neighbourhoods]
         whole = embedding.view(embedding.shape[0], -1, embedding.shape[-1])[:, :1]
         return [*tokens, whole] if self.embeddings else tokens
 
-    def rows(self, embedding: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
-        """What each bank keeps of one reference image's R copies or tiles: (1, rows, D)."""
+    def rows(self, *encoded: Any) -> list[Tensor]:
+        """What each bank keeps of one reference image's R copies or tiles, as ``compared`` takes it: (1, rows, D)."""
         ratio = self.coreset_sampling_ratio
-        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(embedding, stages)]
+        tokens = [coreset(each, ratio if each.shape[1] > 1 else 1.0) for each in self.compared(*encoded)]
         if self.positions > 1:  # so that every T-th row is of the same tile, whichever references are left out
             tokens = [each.transpose(0, 1) for each in tokens]
         return [each.flatten(0, 1).unsqueeze(0) for each in tokens]

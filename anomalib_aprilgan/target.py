@@ -146,7 +146,7 @@ class Target:
 def read_record(record: dict[str, Any]) -> tuple[str, References, str]:
     """Class name, references and origin of a target in a checkpoint."""
     references = References(**record["references"])
-    lists = {name: tuple(getattr(references, name)) for name in ("digests", "paths", "added")}
+    lists: dict[str, Any] = {name: tuple(getattr(references, name)) for name in ("digests", "paths", "added")}
     references = replace(references, **lists)
     return record["class_name"], references, HAND if record["origin"] == HAND else CHECKPOINT
 

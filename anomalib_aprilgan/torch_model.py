@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import torch
 from anomalib.data import InferenceBatch
@@ -15,24 +14,13 @@ from torch import Tensor, nn
 from anomalib_aprilgan import maps
 from anomalib_aprilgan.adapters import StageAdapters, dice_loss, focal_loss
 from anomalib_aprilgan.clip.cost import warn_of_slow_search
-from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.encoder import ClipEncoder, Encoded
+from anomalib_aprilgan.clip.memory_encoder import MemoryEncoder, beside
 from anomalib_aprilgan.clip.text import class_text_features
 from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.memory import BankOptions, MemoryBank, make_banks, turned
 from anomalib_aprilgan.prompts import PromptEnsemble
 from anomalib_aprilgan.target import HAND, RUN, References, Target
-
-
-class Encoded(NamedTuple):
-    """What the frozen encoder says of images, to be scored for any number of targets.
-
-    Args:
-        embedding: Image embeddings (B, E); (B, 1 + T, E) of images and their tiles, if images are cut into tiles.
-        stages: Patch tokens (B, N, D) of each stage; (B * T, N, D) of the tiles.
-    """
-
-    embedding: Tensor
-    stages: list[Tensor]
 
 
 class AprilGanModel(nn.Module):
@@ -43,6 +31,7 @@ class AprilGanModel(nn.Module):
         prompts: The prompts about normal and abnormal objects.
         image_size: Height and width in pixels of images and anomaly maps, or of the tiles into which they are cut.
         banks: How memory banks are filled and searched.
+        memory_encoder: Whose patch tokens fill memory banks and pools; None: CLIP's.
 
     Example:
         >>> model = AprilGan("demo", "demo", 224, adapters=None).model
@@ -56,15 +45,21 @@ class AprilGanModel(nn.Module):
     score_bounds: Tensor
 
     def __init__(
-        self, encoder: ClipEncoder, prompts: PromptEnsemble, image_size: int, banks: BankOptions | None = None
+        self,
+        encoder: ClipEncoder,
+        prompts: PromptEnsemble,
+        image_size: int,
+        banks: BankOptions | None = None,
+        memory_encoder: MemoryEncoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.memory_encoder = memory_encoder
         self.prompts = prompts
         self.image_size = image_size
         self.adapters = StageAdapters(encoder.widths, encoder.embed_dim)
         self.banks = banks or BankOptions()
-        widths = self.banks.widths(encoder.widths, encoder.embed_dim)
+        widths = self.banks.widths((memory_encoder or encoder).widths, encoder.embed_dim)
         self.memory = MemoryBank(widths, torch.bfloat16 if self.banks.half_precision else torch.float32)
         # The model's own target: its tensors are buffers, so that they follow the model to devices and exports.
         self.class_name: str | None = None
@@ -115,7 +110,8 @@ class AprilGanModel(nn.Module):
         sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in stages])
         maps.check_finite(sums.sum(dim=0), "patch tokens of reference images")
         copies = self.banks.rotations * self.banks.positions  # each token meets one position of each reference
-        warn_of_slow_search(self.encoder, stages, self.banks.coreset_sampling_ratio, copies, self.tiling.passes)
+        ratio = self.banks.coreset_sampling_ratio
+        warn_of_slow_search(self.encoder, stages, ratio, copies, self.tiling.passes, self.memory_encoder)
         return make_banks(stages, self.memory.dtype)
 
     @property
@@ -156,8 +152,10 @@ class AprilGanModel(nn.Module):
         return InferenceBatch(pred_score=scores, anomaly_map=anomaly_maps)
 
     def encode(self, images: Tensor) -> Encoded:
-        """What the frozen encoder says of preprocessed images (B, 3, H, W)."""
-        return Encoded(*self.tiling.encode(self.encoder, images))
+        """What the frozen encoders say of preprocessed images (B, 3, H, W)."""
+        embedding, stages = self.tiling.encode(beside(self.encoder, self.memory_encoder), images)
+        own = len(self.encoder.layers)
+        return Encoded(embedding, stages[:own], stages[own:])
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:
         """Image scores (B,) and anomaly maps (B, H, W), in float32.
@@ -234,9 +232,10 @@ class AprilGanModel(nn.Module):
             self.score_bounds.copy_(maps.score_bounds(peaks, self.map_upper_bound()))
 
     def map_upper_bound(self, target: Target | None = None) -> float:
-        """Upper bound of anomaly maps: 1 per stage, 3 with references (cosine distance), 1 more with a pool."""
+        """Upper bound of anomaly maps: 1 per stage, 1 more with a pool; 2 per stage of banks (cosine distance)."""
         target = self.target if target is None else target
-        return float(len(self.adapters.fc) * ((3 if target.is_few_shot else 1) + self.pool_share))
+        banked = len((self.memory_encoder or self.encoder).layers) if target.is_few_shot else 0
+        return float(len(self.adapters.fc) * (1 + self.pool_share) + 2 * banked)
 
     def stage_losses(self, images: Tensor, masks: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Focal and dice loss (S,) of each stage; only the adapters receive gradients.
@@ -246,7 +245,7 @@ class AprilGanModel(nn.Module):
             masks: 1 where abnormal, else 0, (B, H, W).
             features: Text features of each image's category, (B, 2, E).
         """
-        projected = self.adapters(self.encode(images).stages)
+        projected = self.adapters(self.tiling.encode(self.encoder, images)[1])
         with _full_precision(images):
             probabilities = [maps.stage_probabilities(each.float(), features, self.image_size) for each in projected]
             focal = torch.stack([focal_loss(probability, masks) for probability in probabilities])

@@ -18,10 +18,10 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, DemoDataModule
+from anomalib_aprilgan.clip.encoder import Encoded
 from anomalib_aprilgan.components.pool import Pool, mean_of_stages
 from anomalib_aprilgan.maps import few_shot_score, map_maxima, resize, score_bounds
 from anomalib_aprilgan.pool import mutual_scores
-from anomalib_aprilgan.torch_model import Encoded
 
 SIDE, SHOTS = 224, 4
 

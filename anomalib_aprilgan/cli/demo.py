@@ -18,7 +18,7 @@ def demo(
 ) -> None:
     """Open a page in the browser to try the model on own images, which only this machine can open.
 
-    What it is sent is deleted ten minutes later, and when it stops.
+    What it is sent is deleted when it is answered, and when the page stops.
 
     Args:
         backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo".

@@ -10,7 +10,7 @@ from pathlib import Path
 from anomalib_aprilgan.cli.errors import clear_errors
 
 
-def export(checkpoint: Path, export_root: Path, model_file_name: str = "model") -> None:
+def export(*, checkpoint: Path, export_root: Path, model_file_name: str = "model") -> None:
     """Write weights and configuration of a model as a torch file without code, for `anomalib_aprilgan.load_export`.
 
     Args:

@@ -66,12 +66,50 @@ def list_references(checkpoint: Path) -> None:
         print(table_of(AprilGan, checkpoint))
 
 
+def suggest(
+    folder: Path,
+    *,
+    k: int,
+    output: Path = Path("suggested_references.png"),
+    backbone: str = "ViT-L-14-336",
+    pretrained: str | None = "openai",
+    image_size: int = 518,
+) -> None:
+    """Choose the images of a folder that cover it best, print their paths and draw them.
+
+    Copies, and images that are unlike all others, are left out and named: they may show defects.
+
+    Args:
+        folder: Of normal images.
+        k: Number of images to choose.
+        output: Picture to be written: the chosen images, then those unlike all others.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo".
+        pretrained: open_clip tag, path of a checkpoint, or null for random weights.
+        image_size: Height and width in pixels to which images are resized.
+
+    Raises:
+        SystemExit: With a message if there are too few images.
+    """
+    with clear_errors():
+        import torch  # noqa: PLC0415
+
+        from anomalib_aprilgan import AprilGan  # noqa: PLC0415
+        from anomalib_aprilgan.components.reference_choice import choose, draw  # noqa: PLC0415
+
+        module = AprilGan(backbone, pretrained, image_size, adapters=None)
+        module = module.to("cuda" if torch.cuda.is_available() else "cpu")
+        choice = choose(module.model, module.reference_transform, folder, k)
+        draw(choice, output)
+    print(*choice.lines(), f"Pictures: {output}", sep="\n")
+
+
 def _change(checkpoint: Path, kind: str, images: list[Any]) -> None:
     with clear_errors():
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415
-        from anomalib_aprilgan.components import reference_changes  # noqa: PLC0415
+        from anomalib_aprilgan.components import reference_plans  # noqa: PLC0415
+        from anomalib_aprilgan.components.reference_changes import change_references  # noqa: PLC0415
 
-        lines = reference_changes.change_references(AprilGan, checkpoint, getattr(reference_changes, kind)(images))
+        lines = change_references(AprilGan, checkpoint, getattr(reference_plans, kind)(images))
     print(*lines, sep="\n")
 
 
@@ -81,4 +119,5 @@ REFERENCES: dict[str, Any] = {
     "drop": drop,
     "list": list_references,
     "replace": replace,
+    "suggest": suggest,
 }

@@ -36,6 +36,9 @@ def report(
         SystemExit: With a message if a file is missing or of another kind.
     """
     with clear_errors():
+        if resamples < 1:
+            msg = f"`resamples` must be a whole number from 1, got {resamples}."
+            raise ValueError(msg)
         from anomalib_aprilgan.comparison.report import page, pairs, runs, scores  # noqa: PLC0415
 
         if runs.is_comparison(source):

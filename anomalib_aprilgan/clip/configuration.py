@@ -119,13 +119,16 @@ def default_layers(strides: Sequence[int]) -> list[int]:
     return sorted({max(1, len(strides) * stage // N_STAGES) for stage in range(1, N_STAGES + 1)})
 
 
-def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbone: object) -> list[int]:
+def checked_layers(
+    layers: Sequence[int] | None, strides: Sequence[int], backbone: object, argument: str = "layers"
+) -> list[int]:
     """Return the numbers of the tapped layers.
 
     Args:
         layers: 1-based numbers, rising; None: ``default_layers``.
         strides: Pixels per token of each layer of the image tower.
         backbone: Its name, for messages.
+        argument: That gave the layers, for messages.
 
     Raises:
         ValueError: If a layer does not exist or the numbers do not rise.
@@ -135,7 +138,7 @@ def checked_layers(layers: Sequence[int] | None, strides: Sequence[int], backbon
         return default_layers(strides)
     layers = list(layers)
     if not layers or layers != sorted(set(layers)) or not 1 <= layers[0] <= layers[-1] <= depth:
-        msg = f"`layers` {layers} of {backbone!r}: expected different, rising numbers from 1 to {depth} (1-based)."
+        msg = f"`{argument}` {layers} of {backbone!r}: expected different, rising numbers from 1 to {depth} (1-based)."
         raise ValueError(msg)
     return layers
 

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_aprilgan.clip.encoder import ClipEncoder
+from anomalib_aprilgan.clip.memory_encoder import MemoryEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def search_cost(banks: Sequence[tuple[int, int, int]]) -> int:
     return sum(2 * tokens * rows * width for tokens, rows, width in banks)
 
 
-def tower_cost(encoder: ClipEncoder) -> int:
+def tower_cost(encoder: ClipEncoder | MemoryEncoder) -> int:
     """Return the operations of a pass of one image, counted without computing them.
 
     torch 2.14 does not count attention on CPUs: a fifth of a ViT-L's operations at 518 pixels, less elsewhere.
@@ -50,9 +51,14 @@ def least_tower_cost(encoder: ClipEncoder) -> int:
 
 
 def warn_of_slow_search(
-    encoder: ClipEncoder, stages: Sequence[Tensor], ratio: float, copies: int = 1, passes: int = 1
+    encoder: ClipEncoder,
+    stages: Sequence[Tensor],
+    ratio: float,
+    copies: int = 1,
+    passes: int = 1,
+    memory_encoder: MemoryEncoder | None = None,
 ) -> None:
-    """Warn if the search in memory banks costs more than ten times the passes of the tower that an image takes.
+    """Warn if the search in memory banks costs more than ten times the passes of the towers that an image takes.
 
     Args:
         encoder: The frozen CLIP.
@@ -60,22 +66,24 @@ def warn_of_slow_search(
         ratio: Fraction of the references' patch tokens that these are.
         copies: Of each reference image.
         passes: Of the tower for an image: one for each tile and one for the whole, where images are cut into tiles.
+        memory_encoder: Whose tokens these are; None: CLIP's.
     """
     banks = [(round(rows.shape[1] / ratio / copies), rows.shape[0] * rows.shape[1], rows.shape[2]) for rows in stages]
     search = search_cost(banks)
     if search <= LIMIT * passes * least_tower_cost(encoder):
         return
-    tower = tower_cost(encoder)
+    tower = tower_cost(encoder) + (tower_cost(memory_encoder) if memory_encoder else 0)
     if search > LIMIT * passes * tower:
         logger.warning(
             "The search in memory banks of %s rows costs %.0f passes of the vision tower for each image (%.1f against "
-            "%.1f GFLOP). Faster: later `layers` than %s, a smaller `image_size` than %d, fewer references (`k_shot`), "
+            "%.1f GFLOP). Faster: later `%s` than %s, a smaller `image_size` than %d, fewer references (`k_shot`), "
             "or a `coreset_sampling_ratio` below %g.",
             " + ".join(f"{rows:,}" for _, rows, _ in banks),
             search / tower,
             search / 1e9,
             tower / 1e9,
-            encoder.layers,
+            "memory_layers" if memory_encoder else "layers",
+            (memory_encoder or encoder).layers,
             encoder.image_size,
             ratio,
         )

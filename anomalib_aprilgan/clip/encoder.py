@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,25 @@ from anomalib_aprilgan.compat.torch import SkipInitialisation
 # Encoding the 420 prompts of one category at once would need more memory than the images do.
 PROMPTS_PER_PASS = 128
 VISUAL = "visual."  # names of the image tower's weights begin so
+
+
+class Encoded(NamedTuple):
+    """What the frozen encoders say of images, to be scored for any number of targets.
+
+    Args:
+        embedding: Image embeddings (B, E); (B, 1 + T, E) of images and their tiles, if images are cut into tiles.
+        stages: Patch tokens (B, N, D) of each of CLIP's stages; (B * T, N, D) of the tiles.
+        memory_stages: Those that are compared with memory banks and pools. Empty: CLIP's are.
+    """
+
+    embedding: Tensor
+    stages: list[Tensor]
+    memory_stages: Sequence[Tensor] = ()
+
+    @property
+    def compared(self) -> Sequence[Tensor]:
+        """Patch tokens (B, N, D) of each stage that is compared with memory banks and pools."""
+        return self.memory_stages or self.stages
 
 
 class ClipEncoder(nn.Module):

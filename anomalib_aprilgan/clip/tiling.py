@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 OVERLAP = 4
 # So many are encoded at once, or as many as there are images in the batch if these are more.
 VIEWS_PER_PASS = 8
-Encoder = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+Encoder = Callable[[Tensor], tuple[Any, ...]]  # embeddings (B, E), and lists of patch tokens (B, N, D)
 
 
 class Tiling(nn.Module):
@@ -49,8 +50,8 @@ class Tiling(nn.Module):
         for name, length in zip(("shrink_rows", "shrink_columns"), self.size, strict=True):
             self.register_buffer(name, _shrinking(length, image_size), persistent=False)
 
-    def encode(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the encoder says of images (B, 3, H, W): embeddings (B, E) and each stage's patch tokens (B, N, D).
+    def encode(self, encoder: Encoder, images: Tensor) -> tuple[Any, ...]:
+        """What the encoder says of images (B, 3, H, W): embeddings (B, E), and lists of patch tokens (B, N, D).
 
         Of several tiles: embeddings (B, 1 + T, E) of the whole image and its tiles, patch tokens (B * T, N, D) of the
         tiles.
@@ -63,10 +64,13 @@ class Tiling(nn.Module):
         views = self.views(images).flatten(0, 1)
         # The number of parts would fix the batch size of an export.
         parts = [views] if torch.compiler.is_exporting() else views.split(max(len(images), VIEWS_PER_PASS))
-        embeddings, stages = zip(*map(encoder, parts), strict=True)
-        tokens = [torch.cat(stage).unflatten(0, (-1, self.passes)) for stage in zip(*stages, strict=True)]
-        embedding = torch.cat(embeddings).unflatten(0, (-1, self.passes))
-        return embedding, [stage[:, 1:].flatten(0, 1) for stage in tokens]
+        embeddings, *lists = zip(*map(encoder, parts), strict=True)
+        tokens = [[self._join(stage)[:, 1:].flatten(0, 1) for stage in zip(*each, strict=True)] for each in lists]
+        return self._join(embeddings), *tokens
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        """What was said of views, by image: (B, 1 + T, ...)."""
+        return torch.cat(list(parts)).unflatten(0, (-1, self.passes))
 
     def views(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as the encoder sees them (B, 1 + T, 3, image_size, image_size): whole, then tile by tile.

@@ -163,10 +163,11 @@ def output_paths(images: Sequence[Path], folder: Path, datamodule: Any) -> dict[
         folder: Folder of all visualizations.
         datamodule: Of the run; None: the images are those at a path, whose folders are always kept.
     """
-    names = (getattr(datamodule, "name", None), getattr(datamodule, "category", None))
-    paths = {image: generate_output_filename(image, folder, *names) for image in images}
-    if datamodule is not None and len(set(paths.values())) == len(paths):
-        return paths
+    if datamodule is not None:
+        names = (getattr(datamodule, "name", None), getattr(datamodule, "category", None))
+        paths = {image: generate_output_filename(image, folder, *names) for image in images}  # makes folders
+        if len(set(paths.values())) == len(paths):
+            return paths
     shared = common_folder(images).parent
     return {image: folder / image.absolute().relative_to(shared) for image in images}
 

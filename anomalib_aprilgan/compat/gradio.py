@@ -46,9 +46,9 @@ class Uploads(set[str]):
             with self._lock:
                 self._used.subtract(files)
                 if done:
-                    self._sent.subtract(self._sent.keys() & set(files))
+                    self._sent -= Counter(files)  # a file may be an image and a reference of one visitor
                 for path in self.intersection(files):
-                    if self._used[path] <= 0 and self._sent[path] <= 0:
+                    if not (self._used[path] or self._sent[path]):
                         self._delete(path)
 
     def _delete(self, path: str) -> None:

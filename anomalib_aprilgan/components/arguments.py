@@ -56,6 +56,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or _is_text(value) or isinstance(value, Path),
         "'auto', 'mvtecad', 'visa', the path of a file, or None to train new ones",
     ),
+    "memory_backbone": (lambda value: value is None or _is_text(value), "the name of a network of timm, or None"),
+    "memory_pretrained": (
+        lambda value: _is_flag(value) or _is_text(value) or isinstance(value, Path),
+        "True (timm's weights), the path of a file, or False (random weights)",
+    ),
+    "memory_layers": (
+        lambda value: value is None or (isinstance(value, list | tuple) and all(map(_is_whole, value))),
+        "a list of whole numbers, such as [12], or None",
+    ),
     "k_shot": (_is_whole, "0 (zero-shot) or the number of reference images"),
     "few_shot_source": (
         lambda value: value is None or _is_text(value) or isinstance(value, list | tuple | Path),

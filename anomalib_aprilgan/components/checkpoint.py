@@ -28,7 +28,7 @@ from anomalib_aprilgan.torch_model import AprilGanModel
 
 KEY = "april_gan"
 VERSION = 2
-ENCODER = "model.encoder."
+FROZEN = ("model.encoder.", "model.memory_encoder.")
 MEMORY = "model.memory.stage"
 
 
@@ -99,6 +99,7 @@ def describe(model: AprilGanModel) -> dict[str, Any]:
         "clip_weights": encoder.fingerprint(),
         "prompts": model.prompts.digest(),
         "banks": model.banks.changed,
+        "memory_encoder": model.memory_encoder.fingerprint() if model.memory_encoder else "",
     }
 
 
@@ -128,7 +129,7 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
             backbone, image size, layers or prompts.
     """
     ours = own_part(checkpoint)
-    there, here = {"banks": "", "tiles": [1, 1], **ours["model"]}, describe(model)
+    there, here = {"banks": "", "tiles": [1, 1], "memory_encoder": "", **ours["model"]}, describe(model)
     if len(there.get("clip_weights", "")) == SAMPLED_LENGTH:  # made before all values were hashed
         here["clip_weights"] = sampled_hash(model.encoder.clip.state_dict())
     differing = [name for name in here if name in there and there[name] != here[name]]
@@ -137,7 +138,8 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
             "The checkpoint was made with another model than the one that loads it: "
             + "; ".join(f"{name}: {there[name]} there, {here[name]} here" for name in differing)
             + ". Give the model the same arguments (backbone, pretrained, image_size, tiles, layers, quick_gelu, "
-            "prompts; for banks: reference_rotations, neighbourhoods, reference_embeddings, aligned)."
+            "prompts; for banks: reference_rotations, neighbourhoods, reference_embeddings, aligned, memory_backbone, "
+            "memory_pretrained, memory_layers)."
         )
         raise ValueError(msg)
     return ours
@@ -145,12 +147,12 @@ def check(checkpoint: dict[str, Any], model: AprilGanModel) -> dict[str, Any]:
 
 def without_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict less the frozen CLIP, which would make gigabytes of megabytes."""
-    return {name: tensor for name, tensor in state.items() if not name.startswith(ENCODER)}
+    return {name: tensor for name, tensor in state.items() if not name.startswith(FROZEN)}
 
 
 def with_encoder(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict completed by the frozen CLIP of the loading model."""
-    return {**{name: tensor for name, tensor in own.items() if name.startswith(ENCODER)}, **state}
+    return {**{name: tensor for name, tensor in own.items() if name.startswith(FROZEN)}, **state}
 
 
 def memory_rows(state: dict[str, Tensor]) -> list[int]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from anomalib_aprilgan import maps
+from anomalib_aprilgan.clip.encoder import Encoded
 from anomalib_aprilgan.data.references import contents
 from anomalib_aprilgan.pool import (
     NEIGHBOURHOODS,
@@ -28,7 +29,7 @@ from anomalib_aprilgan.pool import (
     scores_against,
     smooth_against,
 )
-from anomalib_aprilgan.torch_model import AprilGanModel, Encoded
+from anomalib_aprilgan.torch_model import AprilGanModel
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Pool:
         return [self.files.get(digest) for digest in contents(paths)]
 
     def encoded(self, numbers: list[int], like: Tensor) -> Encoded:
-        """What the encoder said of some images, with the type and on the device of ``like``."""
+        """What CLIP said of some images, if the pool's tokens are its own; as ``like`` in type and device."""
         return Encoded(self.embeddings[numbers].to(like), [tokens[numbers].to(like) for tokens in self.stages])
 
     def rate(
@@ -76,7 +77,7 @@ class Pool:
         """
         same = torch.tensor([[number == other for other in range(len(self.maxima))] for number in numbers])
         known = [number for number in numbers if number is not None]
-        scores = self.scores[known] if len(known) == len(numbers) else self._compare(encoded.stages, same)
+        scores = self.scores[known] if len(known) == len(numbers) else self._compare(encoded.compared, same)
         own_maps = maps.resize(scores.unsqueeze(-1), image_size)[:, 0]
         unit, others = F.normalize(encoded.embedding.float().cpu(), dim=-1), F.normalize(self.embeddings, dim=-1)
         cosines = torch.stack([(each * others).sum(dim=-1) for each in unit])  # not a product: autocast would round it
@@ -123,11 +124,11 @@ def make_pool(model: AprilGanModel, batches: Any, n_images: int, show_progress: 
         if not new:
             continue
         encoded = model.encode(batch.image[new])
-        sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in encoded.stages]).sum(dim=0)
+        sums = torch.stack([tokens.float().flatten(1).sum(dim=1) for tokens in encoded.compared]).sum(dim=0)
         maps.check_finite(sums, "patch tokens", [batch.image_path[index] for index in new])
         if not stages:
-            stages = allocate(encoded.stages, n_images, model.memory.dtype)
-        for stored, tokens in zip(stages, encoded.stages, strict=True):
+            stages = allocate(encoded.compared, n_images, model.memory.dtype)
+        for stored, tokens in zip(stages, encoded.compared, strict=True):
             stored[len(files) : len(files) + len(new)] = tokens.to(stored)
         embeddings.append(encoded.embedding.float().cpu())
         files.update({digests[index]: len(files) + place for place, index in enumerate(new)})
@@ -173,8 +174,8 @@ def allocate(stages: Sequence[Tensor], n_images: int, dtype: torch.dtype) -> lis
         f"GiB of temporary files in {folder} (TMPDIR)"
     )
     lower = (
-        "Both grow with the square of their number; fewer images, a smaller `image_size`, fewer `layers` or "
-        "`half_precision_memory` lower them."
+        "Both grow with the square of their number; fewer images, a smaller `image_size`, fewer `layers` "
+        "(`memory_layers`) or `half_precision_memory` lower them."
     )
     free = shutil.disk_usage(folder).free
     if needed > free:

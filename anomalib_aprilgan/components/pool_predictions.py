@@ -139,7 +139,7 @@ class AprilGanPool(LightningModule):
             return model.score_parts(model.encode(batch.image), target)
         numbers = pool.numbers(batch.image_path)
         known = [number for number in numbers if number is not None]
-        whole = len(known) == len(numbers)
+        whole = len(known) == len(numbers) and model.memory_encoder is None
         encoded = pool.encoded(known, batch.image) if whole else model.encode(batch.image)
         score, pool_maps = pool.rate(encoded, numbers, model.image_size, model.banks.embeddings)
         pool_maps = pool_maps * len(model.adapters.fc)

@@ -5,47 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from anomalib.data.utils.download import generate_hash
 from filelock import FileLock
 
 from anomalib_aprilgan.components.checkpoint import WholeCheckpointIO, naming, own_part
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.data.images import unreadable
-from anomalib_aprilgan.data.listing import NAMED_FILES, is_hidden
-from anomalib_aprilgan.data.references import contents, folder_images, now, read_references, resolve_class_name
+from anomalib_aprilgan.components.reference_plans import NO_TIME, Change, Plan, digest_of, is_unchanged, named
+from anomalib_aprilgan.data.references import read_references, resolve_class_name
 from anomalib_aprilgan.memory import select_references
 from anomalib_aprilgan.target import CHANGED, CHECKPOINT, References, read_record, read_version_1
 
-NO_TIME = "not recorded"
 VALIDATED = (
     "The checkpoint's thresholds and score bounds came from a validation with the other references and do not hold any "
     "more. The references set new ones; to have a validation set them, run it anew with this checkpoint as --ckpt_path."
 )
-
-
-@dataclass(frozen=True)
-class Change:
-    """Other references for a checkpoint.
-
-    Args:
-        kept: Indices of the references that stay.
-        references: Those to be: first those that stay, in this order, then new ones.
-        notes: What the user must know.
-    """
-
-    kept: list[int]
-    references: References
-    notes: list[str]
-
-
-Plan = Callable[[References], Change]
 
 
 def change_references(model_class: Any, path: str | Path, plan: Plan) -> list[str]:
@@ -117,54 +96,8 @@ def known_references(content: dict[str, Any]) -> References:
     ours = own_part(content)
     if ours["version"] == 1:
         known = read_version_1(ours)[1]
-        return replace(known, digests=tuple(map(_digest, known.paths)))
+        return replace(known, digests=tuple(map(digest_of, known.paths)))
     return read_record(ours["target"])[1] if ours["target"] else References()
-
-
-def added(sources: Sequence[Path]) -> Plan:
-    """A plan to add images, files or folders of them. Those that are there already are named."""
-
-    def plan(known: References) -> Change:
-        _check_that_files_are_known(known)
-        new, same, copies = _split(sources, known)
-        moved = {file: index for file, index in same.items() if not _is_unchanged(known, index)}
-        there = [file for file in same if file not in moved]
-        if not new and not moved:
-            msg = f"Nothing to add: {_named(there)}: already references, perhaps under another name."
-            raise ValueError(msg)
-        every = range(len(known.paths))
-        return Change([*every], _changed(_moved(known, moved), every, new), _notes(there, copies, moved))
-
-    return plan
-
-
-def dropped(names: Sequence[str]) -> Plan:
-    """A plan to drop references by path, file name or number from 1."""
-
-    def plan(known: References) -> Change:
-        out = {index for name in names for index in _find(known, name)}
-        kept = [index for index in range(len(known.paths)) if index not in out]
-        if not kept:
-            msg = (
-                "No reference would be left, and the model would be another one, zero-shot: replace the references "
-                "(aprilgan references replace), or make a model with `k_shot` 0."
-            )
-            raise ValueError(msg)
-        dropped_paths = _named([known.paths[index] for index in sorted(out)])
-        return Change(kept, _changed(known, kept, {}), [f"Dropped: {dropped_paths}"])
-
-    return plan
-
-
-def replaced(sources: Sequence[Path]) -> Plan:
-    """A plan to have these images as references, and no others."""
-
-    def plan(known: References) -> Change:
-        new, same, copies = _split(sources, known)
-        kept = sorted(same.values())
-        return Change(kept, _changed(_moved(known, same), kept, new), _notes([], copies, {}))
-
-    return plan
 
 
 def table_of(model_class: Any, path: str | Path) -> str:
@@ -191,7 +124,7 @@ def table_of(model_class: Any, path: str | Path) -> str:
 def _rows(known: References, in_threshold: str) -> Iterator[tuple[str, ...]]:
     for index, path in enumerate(known.paths):
         time = known.added[index] if known.added else NO_TIME
-        state = "missing" if not Path(path).is_file() else "ok" if _is_unchanged(known, index) else "has changed"
+        state = "missing" if not Path(path).is_file() else "ok" if is_unchanged(known, index) else "has changed"
         yield Path(path).name, str(Path(path).parent), time, in_threshold, state
 
 
@@ -200,100 +133,8 @@ def _gave_thresholds(content: dict[str, Any], known: References) -> str:
     config = content.get("anomalib_post_processor_config") or {}
     if not config.get("is_calibrated") or config.get("has_tails"):
         return "no"
-    return "yes" if known.source == CHANGED else "not recorded"  # they may come from a validation of normal images
-
-
-def _moved(known: References, places: dict[str, int]) -> References:
-    """The references with other files of the same content."""
-    files = {index: file for file, index in places.items()}
-    return replace(known, paths=tuple(files.get(index, path) for index, path in enumerate(known.paths)))
-
-
-def _notes(there: Iterable[str], copies: Iterable[str], moved: Iterable[str]) -> list[str]:
-    kinds = {"Left out, already references": there, "Left out, copies": copies, "Found again": moved}
-    return [f"{kind}: {_named(files)}" for kind, files in kinds.items() if files]
-
-
-def _split(sources: Sequence[Path], known: References) -> tuple[dict[str, str], dict[str, int], list[str]]:
-    """Digests of new files; indices of the references that others are; files with the content of one of both."""
-    files = given_files(sources)
-    places = {digest: index for index, digest in reversed([*enumerate(known.digests)])}
-    new: dict[str, str] = {}
-    same: dict[str, int] = {}
-    copies: list[str] = []
-    for file, digest in zip(files, contents(files), strict=True):
-        if digest in new.values() or places.get(digest) in same.values():
-            copies.append(file)
-        elif digest in places:
-            same[file] = places[digest]
-        else:
-            new[file] = digest
-    return new, same, copies
-
-
-def given_files(sources: Sequence[Path]) -> list[str]:
-    """The absolute paths of images, given as files or folders.
-
-    Raises:
-        ValueError: If one is missing, hidden or can't be read, naming all of them.
-    """
-    files, faults = [], []
-    for source in sources:
-        try:
-            if not source.is_dir() and is_hidden(source, source.parent):
-                raise ValueError(f"{str(source)!r} is a hidden file: give it another name.")  # noqa: EM102
-            files += folder_images(source, "The file or folder")
-        except ValueError as error:
-            faults.append(str(error))
-    faults += unreadable(dict.fromkeys(files)).values()
-    if faults:
-        raise ValueError("\n".join(["Nothing was changed.", *faults]))
-    return list(dict.fromkeys(files))
-
-
-def _find(known: References, name: str) -> list[int]:
-    """The indices of the references that a path, file name or number means.
-
-    Raises:
-        ValueError: If it means none, or files in several folders, naming what is there.
-    """
-    wanted = {name, str(Path(name).absolute())}
-    found = [index for index, path in enumerate(known.paths) if path in wanted]
-    found = found or [index for index, path in enumerate(known.paths) if Path(path).name == name]
-    if not found and name.isdecimal() and 0 < int(name) <= len(known.paths):
-        found = [int(name) - 1]
-    if len({known.paths[index] for index in found}) != 1:
-        there = "; ".join(f"{number} {path}" for number, path in enumerate(known.paths, 1)) or "none"
-        fault = "means several references: give the path or the number" if found else "is none of the references"
-        msg = f"{name!r} {fault}. There are: {there}."
-        raise ValueError(msg)
-    return found
-
-
-def _changed(known: References, kept: Sequence[int], new: dict[str, str]) -> References:
-    """Some of the known references and new files with their digests."""
-    times = known.added or (NO_TIME,) * len(known.paths)
-    return replace(
-        known,
-        digests=(*(known.digests[index] for index in kept), *new.values()),
-        paths=(*(known.paths[index] for index in kept), *new),
-        added=(*(times[index] for index in kept), *[now()] * len(new)),
-        source=CHANGED,
-    )
-
-
-def _digest(path: str) -> str:
-    return generate_hash(Path(path)) if Path(path).is_file() else "missing"
-
-
-def _is_unchanged(known: References, index: int) -> bool:
-    return _digest(known.paths[index]) == known.digests[index] != "missing"
-
-
-def _check_that_files_are_known(known: References) -> None:
-    if len(known.digests) != len(known.paths):
-        msg = "The references in this checkpoint were given as tensors, without files: replace them all."
-        raise ValueError(msg)
+    origin = config.get("calibrated_on") or ("reference" if known.source == CHANGED else "")
+    return ("yes" if "reference" in origin else "no") if origin else "not recorded"  # in an older checkpoint
 
 
 def _check_files(references: References) -> None:
@@ -302,11 +143,11 @@ def _check_files(references: References) -> None:
     Raises:
         ValueError: If files are missing or have changed.
     """
-    lost = [path for index, path in enumerate(references.paths) if not _is_unchanged(references, index)]
+    lost = [path for index, path in enumerate(references.paths) if not is_unchanged(references, index)]
     if lost:
         msg = (
             f"Nothing was changed. Thresholds are set by the files of all references, but these are missing or have "
-            f"other content now: {_named(lost)}. Put them back (`add` knows files that were moved by their content), "
+            f"other content now: {named(lost)}. Put them back (`add` knows files that were moved by their content), "
             "drop these references, or replace all."
         )
         raise ValueError(msg)
@@ -354,7 +195,7 @@ def _save(module: Any, content: dict[str, Any], path: Path) -> None:
 
 def _callback_state(post_processor: Any, content: dict[str, Any]) -> dict[str, Any]:
     """The thresholds once more: anomalib's post-processor is a callback too, whose state a trainer restores last."""
-    key = getattr(post_processor, "state_key", None)
+    key: Any = getattr(post_processor, "state_key", None)
     return {key: post_processor.state_dict()} if key in content.get("callbacks", {}) else {}
 
 
@@ -364,11 +205,4 @@ def _describe_thresholds(module: Any) -> str:
     if not isinstance(own, AprilGanPostProcessor):
         return "those of another post-processor"
     values = f"image score {float(own.image_threshold):.4f}, anomaly map {float(own.pixel_threshold):.4f}"
-    origin = "a validation with labels" if own.has_tails else "normal images" if own.is_calibrated else "no image"
-    return f"{values} (from {origin})"
-
-
-def _named(files: Iterable[str]) -> str:
-    files = list(files)
-    more = [f"and {len(files) - NAMED_FILES} more"] if len(files) > NAMED_FILES else []
-    return ", ".join([*files[:NAMED_FILES], *more])
+    return f"{values} (from {own.threshold_origin or 'no image: the middle of the theoretical range'})"

@@ -25,7 +25,7 @@ def main(arguments: dict, n_devices: int, folder: Path) -> None:
     batches = {"train_batch_size": GLOBAL_BATCH // n_devices, "num_workers": 0}
     auxiliary, target = (MVTecAD(DATASET, name, eval_batch_size=2, **batches) for name in ("bolt", "fabric"))
     data = AuxiliaryDataModule(auxiliary, target, categories=["bolt"], **batches)
-    model = AprilGan(**arguments, adapters=None, k_shot=2, visualizer=False)
+    model = AprilGan(**arguments, adapters=None, k_shot=2)
     engine = Engine(
         default_root_dir=folder,
         accelerator="cpu",

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import distributed_training
+from anomalib_aprilgan.components.contact_sheet import SHEET
 from anomalib_aprilgan.data.auxiliary_dataset import EpochSampler
 from conftest import Models
 
@@ -30,7 +31,12 @@ def results(tiny_arguments: dict, tmp_path_factory: pytest.TempPathFactory) -> d
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert process.returncode == 0, process.stderr
     found = {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
-    return {**found, "tables": {path: path.read_text().splitlines() for path in folder.rglob("predictions*")}}
+    written = {path: len(list(path.parent.rglob("images/**/*.png"))) for path in folder.rglob(SHEET)}
+    return {
+        **found,
+        "tables": {path: path.read_text().splitlines() for path in folder.rglob("predictions*")},
+        "pictures": written,
+    }
 
 
 @pytest.mark.slow
@@ -51,6 +57,7 @@ def test_two_processes_equal_one(results: dict[str, dict], which: str) -> None:
 
 @pytest.mark.slow
 def test_a_test_and_a_prediction_have_one_table_each(results: dict[str, dict]) -> None:
+    assert list(results["pictures"].values()) == [9] * 4
     tables = list(results["tables"].values())
     assert len(tables) == 4
     for table in tables:

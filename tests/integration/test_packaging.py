@@ -76,7 +76,8 @@ def test_wheel_content(wheel):
         entry_points = archive.read(f"anomalib_aprilgan-{__version__}.dist-info/entry_points.txt").decode()
     package = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "anomalib_aprilgan").rglob("*.py")}
     published = {f"anomalib_aprilgan/comparison/{name}.csv" for name in ("published", "vand2023")}
-    others = ("py.typed", "prompts.yaml", "clip/demo_clip.json", "clip/demo_clip.safetensors", "clip/demo_adapters.pth")
+    clip = ("clip/demo_clip.json", "clip/demo_clip.safetensors", "clip/demo_adapters.pth")
+    others = ("py.typed", "prompts.yaml", *clip, "comparison/report/page.html")
     data = {f"anomalib_aprilgan/{name}" for name in others}
     assert package | published | data | HOOK_FILES <= names
     assert {name.split("/")[0] for name in names} - HOOK_FILES == {

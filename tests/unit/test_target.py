@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from anomalib_aprilgan import AprilGan, AprilGanModel
+from anomalib_aprilgan.clip.encoder import Encoded
 from anomalib_aprilgan.data.references import resolve_references
 from anomalib_aprilgan.target import CHECKPOINT, References, TargetRequest, read_record
-from anomalib_aprilgan.torch_model import Encoded
 from conftest import GOLDEN, GOLDEN_SIZE
 
 GOOD = GOLDEN / "dataset" / "bolt" / "train" / "good"

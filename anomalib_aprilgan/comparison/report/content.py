@@ -81,6 +81,16 @@ def describe(scores: Scores) -> list[str]:
     ]
 
 
+def of_one_kind(scores: Scores) -> list[str]:
+    """False alarms or escapes at the threshold where only good or only bad images are known."""
+    cut, normal, abnormal = scores.threshold, scores.normal, scores.abnormal
+    if cut is None or scores.has_both_kinds:
+        return []
+    alarms = [f"False alarms: {of(statistics.false_alarms(normal, cut), len(normal))}"] if len(normal) else []
+    missed = [f"Escapes: {of(statistics.escapes(abnormal, cut), len(abnormal))}"] if len(abnormal) else []
+    return alarms + missed
+
+
 def missing(scores: Scores) -> list[str]:
     """What can't be shown, and what would make it possible."""
     sentences = []
@@ -91,7 +101,7 @@ def missing(scores: Scores) -> list[str]:
         )
     elif not scores.has_both_kinds:
         kind = "good" if len(scores.abnormal) else "bad"
-        sentences.append(f"No {kind} images: no AUROC, F1 and rates of both kinds.")
+        sentences.append(f"No {kind} images: no AUROC, F1 and {'false alarms' if kind == 'good' else 'escapes'}.")
     if scores.threshold is None:
         sentences.append("No threshold: no decisions and no doubtful images. References or a validation give one.")
     return sentences

@@ -125,6 +125,9 @@ def check_arguments(false_alarm_rate: float | None, escape_rate: float | None, s
         if rate is not None and not 0 <= rate < 1:
             msg = f"`{name}` must be in [0, 1), got {rate}."
             raise ValueError(msg)
+    if save is not None and save.is_dir():
+        msg = f"`save` is the path of a file, {save} is a folder."
+        raise ValueError(msg)
     if save is not None and None not in {false_alarm_rate, escape_rate}:
         msg = "`save` writes one threshold: give `false_alarm_rate` or `escape_rate`, not both."
         raise ValueError(msg)

@@ -42,6 +42,7 @@ def report_of(
         ValueError: If the scores have nothing to be compared by.
     """
     report = Report(f"Scores of {scores.table}", content.describe(scores), content.missing(scores))
+    report.facts += content.of_one_kind(scores)
     report.figures["Scores"] = figures.histograms({"": scores})
     if scores.has_both_kinds:
         report.tables += [content.at_threshold(scores, resamples, seed), content.at_rates(scores)]

@@ -141,12 +141,12 @@ class Pair:
     def difference(self, resamples: int = 2000, seed: int = 0) -> Estimate:
         """AUROC of the second less that of the first, with an interval of draws that are the same for both."""
 
-        def statistic(normal: Array, abnormal: Array) -> float:
-            return auroc(self.second[0][normal], self.second[1][abnormal]) - auroc(
-                self.first[0][normal], self.first[1][abnormal]
-            )
+        def statistic(good: Array, bad: Array) -> float:
+            first, second = (auroc(model[0][good], model[1][bad]) for model in (self.first, self.second))
+            return second - first
 
-        return bootstrapped(statistic, *(np.arange(len(part)) for part in self.first), resamples, seed)
+        normal, abnormal = (np.arange(len(part)) for part in self.first)
+        return bootstrapped(statistic, normal, abnormal, resamples, seed)
 
     def p_value(self, resamples: int = 2000, seed: int = 0) -> float:
         """Probability of a difference at least this large if an image's ranks came from either model by chance.

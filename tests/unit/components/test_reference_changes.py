@@ -14,6 +14,7 @@ import torch
 
 from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.components import reference_changes as changes
+from anomalib_aprilgan.components import reference_plans as plans
 from anomalib_aprilgan.components.checkpoint import without_encoder
 from conftest import BOLT, GOLDEN, GOOD, Engines, Models, golden_data
 
@@ -80,7 +81,7 @@ def assert_as_if_new(path: Path, files: list[Path]) -> None:
 def test_added_equals_set_up_with_all(saved: Save, good: Path, shots: int, options: str) -> None:
     path = saved(shots, **OPTIONS[options])
     images = [good / f"{number:03}.png" for number in range(4)]
-    lines = changes.change_references(AprilGan, path, changes.added([good]))
+    lines = changes.change_references(AprilGan, path, plans.added([good]))
     assert_as_if_new(path, images)
     assert lines[-3].startswith("4 references: 000.png")
     assert len(lines) == (4 if shots else 3)
@@ -89,10 +90,10 @@ def test_added_equals_set_up_with_all(saved: Save, good: Path, shots: int, optio
 @pytest.mark.parametrize("options", ["coreset", "beyond", "cnn"])
 def test_dropped_and_replaced_equal_set_up_with_the_rest(saved: Save, good: Path, options: str) -> None:
     path = saved(4, **OPTIONS[options])
-    lines = changes.change_references(AprilGan, path, changes.dropped(["2", str(good / "000.png")]))
+    lines = changes.change_references(AprilGan, path, plans.dropped(["2", str(good / "000.png")]))
     assert lines[0] == f"Dropped: {good / '000.png'}, {good / '001.png'}"
     assert_as_if_new(path, [good / "002.png", good / "003.png"])
-    changes.change_references(AprilGan, path, changes.replaced([GOOD / "001.png", good / "003.png"]))
+    changes.change_references(AprilGan, path, plans.replaced([GOOD / "001.png", good / "003.png"]))
     assert_as_if_new(path, [good / "003.png", GOOD / "001.png"])
 
 
@@ -102,7 +103,7 @@ def test_arguments_of_the_model_do_not_bring_the_old_ones_back(
 ) -> None:
     """As with a configuration file that was written for the first references."""
     path = saved(2)
-    changes.change_references(AprilGan, path, changes.added([good / "003.png"]))
+    changes.change_references(AprilGan, path, plans.added([good / "003.png"]))
     thresholds = AprilGan.load_from_checkpoint(path).post_processor.image_threshold
     for data in ({"data_path": GOOD / "000.png"}, {"datamodule": golden_data()}):
         model = make_model(k_shot=shots, few_shot_source=str(good) if shots else None, class_name="bolt")
@@ -124,7 +125,7 @@ def test_a_validation_gives_way_to_the_references(
     validated.validate(model, datamodule=golden_data())
     validated.trainer.save_checkpoint(path)
     assert not model.model.score_bounds.isnan().any()
-    lines = changes.change_references(AprilGan, path, changes.added([good / "002.png"]))
+    lines = changes.change_references(AprilGan, path, plans.added([good / "002.png"]))
     assert changes.VALIDATED in lines
     assert_as_if_new(path, [good / f"00{number}.png" for number in range(3)])
 
@@ -136,9 +137,9 @@ def test_the_record_tells_which_image_came_when(saved: Save, good: Path) -> None
     assert all(datetime.fromisoformat(time).tzinfo for time in first)
     torch.save(content, path)
     assert changes.table_of(AprilGan, path).count("not recorded") >= 2
-    changes.change_references(AprilGan, path, changes.added([good / "002.png"]))
+    changes.change_references(AprilGan, path, plans.added([good / "002.png"]))
     added = record(path)["added"]
-    assert added[:2] == [changes.NO_TIME] * 2
+    assert added[:2] == [plans.NO_TIME] * 2
     assert datetime.fromisoformat(added[2]).tzinfo
     (good / "000.png").unlink()
     (good / "001.png").write_bytes((GOOD / "000.png").read_bytes())
@@ -154,11 +155,11 @@ def test_copies_are_named_and_moved_files_are_found(saved: Save, good: Path, tmp
     moved = tmp_path / "moved"
     good.rename(moved)
     shutil.copy(moved / "003.png", moved / "004.png")
-    lines = changes.change_references(AprilGan, path, changes.added([moved]))
+    lines = changes.change_references(AprilGan, path, plans.added([moved]))
     assert lines[0] == f"Left out, copies: {moved / '004.png'}"
     assert lines[1] == f"Found again: {moved / '000.png'}, {moved / '001.png'}"
     assert_as_if_new(path, [moved / f"00{number}.png" for number in range(4)])
-    lines = changes.change_references(AprilGan, path, changes.added([moved / "000.png", GOOD / "000.png"]))
+    lines = changes.change_references(AprilGan, path, plans.added([moved / "000.png", GOOD / "000.png"]))
     assert lines[0] == f"Left out, already references: {moved / '000.png'}"
     assert len(record(path)["paths"]) == 5
 
@@ -166,14 +167,14 @@ def test_copies_are_named_and_moved_files_are_found(saved: Save, good: Path, tmp
 @pytest.mark.parametrize(
     ("plan", "files", "message"),
     [
-        (changes.added, ["good/000.png"], "Nothing to add: .*000.png: already references"),
-        (changes.added, ["none.png"], r"Nothing was changed(.|\n)*Path does not exist: '.*none.png'"),
-        (changes.added, ["good/.hidden.png", "none.png"], r"hidden.png' is a hidden file(.|\n)*none.png"),
-        (changes.added, ["good/bad.png"], r"bad.png' can't be read as an image"),
-        (changes.added, ["mixed"], "seems to hold defects or masks: scratch"),
-        (changes.replaced, ["empty"], "holds no images"),
-        (changes.dropped, ["7"], "'7' is none of the references. There are: 1 .*000.png; 2 .*001.png"),
-        (changes.dropped, ["1", "000.png", "001.png"], "No reference would be left.*replace"),
+        (plans.added, ["good/000.png"], "Nothing to add: .*000.png: already references"),
+        (plans.added, ["none.png"], r"Nothing was changed(.|\n)*Path does not exist: '.*none.png'"),
+        (plans.added, ["good/.hidden.png", "none.png"], r"hidden.png' is a hidden file(.|\n)*none.png"),
+        (plans.added, ["good/bad.png"], r"bad.png' can't be read as an image"),
+        (plans.added, ["mixed"], "seems to hold defects or masks: scratch"),
+        (plans.replaced, ["empty"], "holds no images"),
+        (plans.dropped, ["7"], "'7' is none of the references. There are: 1 .*000.png; 2 .*001.png"),
+        (plans.dropped, ["1", "000.png", "001.png"], "No reference would be left.*replace"),
     ],
 )
 def test_wrong_input_changes_nothing(
@@ -187,7 +188,7 @@ def test_wrong_input_changes_nothing(
         (tmp_path / folder).mkdir(parents=True)
         if folder != "empty":
             shutil.copy(good / "002.png", tmp_path / folder)
-    given = files if plan is changes.dropped else [tmp_path / file for file in files]
+    given = files if plan is plans.dropped else [tmp_path / file for file in files]
     with pytest.raises(ValueError, match=message):
         changes.change_references(AprilGan, path, plan(given))
     assert path.read_bytes() == before
@@ -198,8 +199,8 @@ def test_thresholds_need_the_files_of_all(saved: Save, good: Path) -> None:
     (good / "001.png").write_bytes((good / "003.png").read_bytes())
     (good / "000.png").unlink()
     with pytest.raises(ValueError, match=r"missing or have other content now: .*000.png, .*001.png\. Put them back"):
-        changes.change_references(AprilGan, path, changes.added([good / "002.png"]))
-    changes.change_references(AprilGan, path, changes.replaced([good]))
+        changes.change_references(AprilGan, path, plans.added([good / "002.png"]))
+    changes.change_references(AprilGan, path, plans.replaced([good]))
     assert_as_if_new(path, [good / "001.png", good / "002.png"])
 
 
@@ -212,8 +213,8 @@ def test_references_without_files_can_only_be_replaced(
     made.trainer.save_checkpoint(path)
     assert changes.table_of(AprilGan, path) == "2 references, given without files"
     with pytest.raises(ValueError, match="given as tensors, without files: replace them all"):
-        changes.change_references(AprilGan, path, changes.added([good]))
-    changes.change_references(AprilGan, path, changes.replaced([good / "001.png", good / "002.png"]))
+        changes.change_references(AprilGan, path, plans.added([good]))
+    changes.change_references(AprilGan, path, plans.replaced([good / "001.png", good / "002.png"]))
     assert_as_if_new(path, [good / "001.png", good / "002.png"])
 
 
@@ -226,7 +227,7 @@ def test_other_files_are_refused(tmp_path: Path, kind: str) -> None:
         path.write_bytes(b"\x80")
     else:
         torch.save({"state_dict": {}}, path)
-    for act in (changes.table_of, lambda *given: changes.change_references(*given, changes.dropped(["1"]))):
+    for act in (changes.table_of, lambda *given: changes.change_references(*given, plans.dropped(["1"]))):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             act(AprilGan, path)
 
@@ -235,7 +236,7 @@ def test_a_link_to_a_checkpoint_stays_a_link(saved: Save, good: Path, tmp_path: 
     path = saved(2)
     link = tmp_path / "latest.ckpt"
     link.symlink_to(path)
-    changes.change_references(AprilGan, link, changes.added([good / "003.png"]))
+    changes.change_references(AprilGan, link, plans.added([good / "003.png"]))
     assert link.is_symlink()
     assert len(record(path)["paths"]) == 3
 
@@ -247,5 +248,5 @@ def test_the_first_version_is_changed_too(tmp_path: Path) -> None:
     shutil.copy(stored, path)
     assert changes.table_of(AprilGan, path).count("missing") == 2
     with pytest.raises(ValueError, match=r"missing or have other content now: good0.png, good1.png"):
-        changes.change_references(AprilGan, path, changes.added([GOOD / "000.png"]))
+        changes.change_references(AprilGan, path, plans.added([GOOD / "000.png"]))
     assert path.read_bytes() == stored.read_bytes()
