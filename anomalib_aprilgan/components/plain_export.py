@@ -61,13 +61,9 @@ def write_plain(module: Any, path: Path) -> Path:
         path: Of the file.
 
     Raises:
-        ValueError: If it has a pre- or post-processor of another class, which only code can make again, tiles, or a
-            second encoder.
+        ValueError: If it has a pre- or post-processor of another class, which only code can make again.
     """
     model, encoder = module.model, module.model.encoder
-    if model.memory_encoder is not None or module.hparams["tiles"] not in (1, [1, 1], (1, 1)):
-        msg = "An export without code can't hold `memory_backbone` or `tiles` yet: use the pickled one, or ONNX."
-        raise ValueError(msg)
     content = {
         KEY: VERSION,
         "encoder": {

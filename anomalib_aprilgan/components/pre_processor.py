@@ -115,9 +115,9 @@ def transform_of(pre_processor: nn.Module | None, size: tuple[int, int]) -> Tran
     return AprilGanPreProcessor(size, IMAGE_MEAN, IMAGE_STD).transform
 
 
-def statistics_of(pre_processor: Any, image_size: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def statistics_of(pre_processor: Any, size: tuple[int, int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per RGB channel with which a pre-processor normalises images in [0, 1]."""
-    transform = transform_of(pre_processor, (image_size, image_size))
+    transform = transform_of(pre_processor, size)
     for part in reversed([*transform.modules()] if isinstance(transform, nn.Module) else []):
         if isinstance(part, Normalize):
             return tuple(part.mean), tuple(part.std)
