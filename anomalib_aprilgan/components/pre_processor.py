@@ -117,7 +117,7 @@ def transform_of(pre_processor: nn.Module | None, size: tuple[int, int]) -> Tran
 
 def statistics_of(pre_processor: Any, image_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per RGB channel with which a pre-processor normalises images in [0, 1]."""
-    for part in reversed(list(transform_of(pre_processor, image_size).modules())):
+    for part in reversed(list(transform_of(pre_processor, (image_size, image_size)).modules())):
         if isinstance(part, Normalize):
             return tuple(part.mean), tuple(part.std)
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
