@@ -55,11 +55,11 @@ def test_the_command_and_its_check(
     module, run = make_model(k_shot=2), engine()
     run.validate(module, datamodule=golden_data(), verbose=False)
     run.trainer.save_checkpoint(checkpoint := tmp_path / "model.ckpt")
-    cli.export(checkpoint, tmp_path)
+    cli.export(checkpoint=checkpoint, export_root=tmp_path)
     path = tmp_path / "weights" / "torch" / "model.pt"
     assert f"Exported to {path}" in capsys.readouterr().out
     assert load_export(path).post_processor.image_threshold == module.post_processor.image_threshold
-    cli.validate(path, IMAGE.parent, checkpoint, score_limit=0, map_limit=0)
+    cli.validate(path, data=IMAGE.parent, checkpoint=checkpoint, score_limit=0, map_limit=0)
     assert f"{path} agrees with its model" in capsys.readouterr().out
 
 
@@ -90,4 +90,4 @@ def test_other_files_are_named(make_model: Models, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other\.pt is no export of weights .*`aprilgan export`"):
         load_export(tmp_path / "other.pt")
     with pytest.raises(SystemExit, match=r"none\.ckpt"):
-        cli.export(tmp_path / "none.ckpt", tmp_path)
+        cli.export(checkpoint=tmp_path / "none.ckpt", export_root=tmp_path)
