@@ -59,7 +59,7 @@ def test_the_command_and_its_check(
     path = tmp_path / "weights" / "torch" / "model.pt"
     assert f"Exported to {path}" in capsys.readouterr().out
     assert load_export(path).post_processor.image_threshold == module.post_processor.image_threshold
-    cli.validate(path, data=IMAGE.parent, checkpoint=checkpoint, score_limit=0, map_limit=0)
+    cli.validate(export=path, data=IMAGE.parent, checkpoint=checkpoint, score_limit=0, map_limit=0)
     assert f"{path} agrees with its model" in capsys.readouterr().out
 
 
