@@ -43,7 +43,7 @@ def checkpoint(model: AprilGan) -> Path:
 def test_the_same_model_agrees(model: AprilGan, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = model.to_torch(tmp_path)
     capsys.readouterr()
-    cli.validate(path, IMAGES, checkpoint(model), score_limit=0, map_limit=0, threads=1)
+    cli.validate(export=path, data=IMAGES, checkpoint=checkpoint(model), score_limit=0, map_limit=0, threads=1)
     printed = capsys.readouterr().out
     assert "decisions that differ: 0 of 5" in printed
     assert "ms per image, 1 threads: export median" in printed
@@ -79,7 +79,7 @@ def test_another_model_does_not(
     other.prepare()
     path = other.to_torch(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        cli.validate(path, IMAGES, checkpoint(model))
+        cli.validate(export=path, data=IMAGES, checkpoint=checkpoint(model))
     assert stopped.value.code == 1
     assert "differs from its model: raw" in capsys.readouterr().out
 
@@ -103,7 +103,7 @@ def test_limits() -> None:
 )
 def test_what_is_no_export_is_named(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        cli.validate(tmp_path / name, IMAGES, tmp_path / "model.ckpt")
+        cli.validate(export=tmp_path / name, data=IMAGES, checkpoint=tmp_path / "model.ckpt")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Normalize
 
 from anomalib_aprilgan import cli, load_export
 from anomalib_aprilgan.data.images import read_image
@@ -67,7 +68,7 @@ def test_the_command_and_its_check(
     path = tmp_path / "weights" / "torch" / "model.pt"
     assert f"Exported to {path}" in capsys.readouterr().out
     assert load_export(path).post_processor.image_threshold == module.post_processor.image_threshold
-    cli.validate(path, IMAGE.parent, checkpoint, score_limit=0, map_limit=0)
+    cli.validate(export=path, data=IMAGE.parent, checkpoint=checkpoint, score_limit=0, map_limit=0)
     assert f"{path} agrees with its model" in capsys.readouterr().out
 
 
@@ -84,7 +85,9 @@ def test_what_only_code_can_make_again_is_named(make_model: Models, tmp_path: Pa
         pass
 
     with pytest.raises(ValueError, match="can't hold Own, a component of your own"):
-        make_model(class_name="bolt", pre_processor=Own()).to_torch(tmp_path, weights_only=True)
+        make_model(class_name="bolt", pre_processor=Own(Normalize([0.5] * 3, [0.5] * 3))).to_torch(
+            tmp_path, weights_only=True
+        )
     assert not list(tmp_path.rglob("*.pt"))
 
 
