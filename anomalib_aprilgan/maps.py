@@ -101,7 +101,7 @@ def map_maxima(anomaly_maps: Tensor) -> Tensor:
 def map_peaks(anomaly_maps: Tensor, fraction: float) -> Tensor:
     """Mean (B,) of the highest max(1, round(fraction * H * W)) values of each anomaly map (B, H, W)."""
     values = anomaly_maps.flatten(1)
-    count = max(1, round(fraction * values.shape[1]))
+    count = max(1, round(fraction * int(values.shape[1])))  # a tensor while torch traces
     return map_maxima(anomaly_maps) if count == 1 else values.topk(count, sorted=False).values.mean(dim=1)
 
 

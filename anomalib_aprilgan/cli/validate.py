@@ -14,8 +14,8 @@ from anomalib_aprilgan.cli.errors import clear_errors
 
 
 def validate(
-    *,
     export: Path,
+    *,
     data: Path,
     checkpoint: Path,
     score_limit: float = 1e-4,

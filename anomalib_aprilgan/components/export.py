@@ -31,9 +31,7 @@ logger = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
 INT8 = (CompressionType.INT8, CompressionType.INT8_PTQ)
-HOW_TO_CHECK = (
-    "Exported to %s. Compare it with its model: aprilgan validate --export %s --data FOLDER --checkpoint FILE"
-)
+HOW_TO_CHECK = "Exported to %s. Compare it with its model: aprilgan validate %s --data FOLDER --checkpoint FILE"
 
 
 class RawBatch(NamedTuple):

@@ -15,6 +15,7 @@ from anomalib_aprilgan.comparison.models import possible_shots
 from anomalib_aprilgan.comparison.results import FILE, append_row, finished, read_results, read_rows
 from anomalib_aprilgan.comparison.sweep import run_portion
 from conftest import BOLT, DATASET, Engines, Models
+from made_rows import made_row
 
 DATA = DataSpec("anomalib.data.MVTecAD", {"root": str(DATASET), "num_workers": 0, "eval_batch_size": 4}, ["bolt"])
 
@@ -76,8 +77,6 @@ def test_scores_are_those_of_a_prediction_with_a_pool(
 def test_results_tables_and_figures(tiny_arguments: dict, tmp_path) -> None:
     core = ModelSpec("anomalib.models.Patchcore")
     grid = grid_of(tiny_arguments, ["pool", 1], PatchCore=core)
-    from made_rows import made_row
-
     for model, shots, value in (("AprilGan", POOL, 0.9), ("AprilGan", 1, 0.8), ("PatchCore", 1, 0.7)):
         job = Job(model, "goldens", "bolt", shots, 0)
         append_row(tmp_path / FILE, made_row(job, value, settings=grid.settings(model, "goldens")))

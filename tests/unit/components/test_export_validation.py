@@ -122,7 +122,7 @@ def test_the_command_with_the_demo_clip(engine: Engines, tmp_path: Path, shots: 
     for kind in (ExportType.ONNX, ExportType.OPENVINO):
         path = run.export(module, kind, tmp_path)
         command = [sys.executable, "-W", "ignore", "-c", "from anomalib_aprilgan.cli import main; main()", "validate"]
-        options = ["--export", path, "--data", tmp_path / "images", "--checkpoint", tmp_path / "model.ckpt"]
+        options = [path, "--data", tmp_path / "images", "--checkpoint", tmp_path / "model.ckpt"]
         done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "agrees with its model" in done.stdout

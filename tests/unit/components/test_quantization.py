@@ -134,7 +134,7 @@ def test_only_the_encoder_is_8_bit(
         monkeypatch.setattr(module.logger, "info", lambda text, *values: said.append(text % values))
     path = engine().export(model, "openvino", tmp_path, compression_type=compression)
     assert said[0].startswith("8 bits beside float32: on 16 images raw scores differ by up to")
-    assert f"aprilgan validate --export {path} --data FOLDER" in said[1]
+    assert f"aprilgan validate {path} --data FOLDER" in said[1]
     made = openvino.Core().read_model(path)
     operations = [each for each in made.get_ops() if each.get_type_name() in quantization.OPERATIONS]
     of_encoder = [each.get_friendly_name().startswith(ENCODER_MARK) for each in operations]
