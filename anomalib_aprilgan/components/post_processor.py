@@ -232,8 +232,9 @@ class AprilGanPostProcessor(PostProcessor):
         width = _positive(high - low)
         below = lower + (0.5 - lower) * (preds - low) / _positive(threshold - low)
         above = 0.5 + (0.5 - upper) * (preds - threshold) / _positive(high - threshold)
-        below = torch.where(preds < low, lower / (1 + (low - preds) / width), below)
-        above = torch.where(preds > high, 1 - upper / (1 + (preds - high) / width), above)
+        # No piece may round to more than where the next one begins.
+        below = torch.where(preds < low, lower / (1 + (low - preds) / width), below.clamp(max=0.5))
+        above = torch.where(preds > high, 1 - upper / (1 + (preds - high) / width), above.clamp(max=1 - upper))
         normalized = torch.where(preds < threshold, below, above)
         return torch.where(norm_min.isnan() | norm_max.isnan(), preds, normalized)
 

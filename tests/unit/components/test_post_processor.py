@@ -12,7 +12,7 @@ import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import F1AdaptiveThreshold
 from anomalib.post_processing import PostProcessor
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader
@@ -92,6 +92,7 @@ def test_order_is_kept_beyond_the_validation_range(scores: tuple) -> None:
     assert 0 < normalized.min() < normalized.max() < 1
 
 
+@example(0.0, 0.0, -0.734375, [0.0, 1.2336905631082484e-40])  # a step beyond the range
 @given(
     st.floats(-1, 1, width=32),
     st.floats(-1, 1, width=32),
