@@ -154,7 +154,7 @@ class AprilGanModel(nn.Module):
     def encode(self, images: Tensor) -> Encoded:
         """What the frozen encoders say of preprocessed images (B, 3, H, W)."""
         embedding, stages = self.tiling.encode(beside(self.encoder, self.memory_encoder), images)
-        own = len(self.encoder.layers)
+        own = len(self.adapters.fc)  # CLIP's stages
         return Encoded(embedding, stages[:own], stages[own:])
 
     def score(self, encoded: Encoded, target: Target | None = None) -> tuple[Tensor, Tensor]:

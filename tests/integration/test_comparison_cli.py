@@ -108,7 +108,7 @@ def test_compare(
     results = read_results(output)
     assert len(results) == 2 * (1 + 2 * 2) + 2 * (2 * 2)
     assert set(results.status) == {"ok"}
-    files = {".lock", FILE, "figures", "pictures", "tables.csv", "tables.md", "tables.tex"}
+    files = {".lock", FILE, "figures", "pictures", "scores", "tables.csv", "tables.md", "tables.tex"}
     assert {path.name for path in output.iterdir()} == files
     names = {"maps_goldens_bolt", "maps_goldens_fabric", "shots_goldens"}
     figures = {f"{name}.{end}" for name in names for end in ("png", "pdf")}
