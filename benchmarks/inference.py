@@ -94,6 +94,7 @@ class Encoded(nn.Module):
         half = getattr(torch, precision)
         with torch.inference_mode(), torch.autocast(images.device.type, dtype=half, enabled=half != torch.float32):
             self.output = encoder(images)
+        self.layers = encoder.layers
 
     def forward(self, _images: Tensor) -> tuple[Tensor, list[Tensor]]:
         return self.output
