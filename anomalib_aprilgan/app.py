@@ -118,13 +118,14 @@ class Inspector:
                 *held_out_scores(model, target, transform), model.map_upper_bound(target)
             )
         known, found = bool(post_processor.threshold_origin), list[tuple[ImageItem, Row]]()
+        name = fingerprint(model, target)
         for path in paths:
             shown = to_be_shown(pixels := read_rgb(path), self.visualizer.field_size)
             image = transform(ImageTensor(pixels)).to(self.module.device)
             scores, anomaly_maps = model.score(model.encode(image.unsqueeze(0)), target)
             batch = post_processor(InferenceBatch(pred_score=scores, anomaly_map=anomaly_maps))
             named: Any = SimpleNamespace(image_path=[Path(path).name], gt_label=None, **batch._asdict())
-            (row,) = batch_rows(named, scores.tolist(), post_processor, fingerprint(model, target))
+            (row,) = batch_rows(named, scores.tolist(), post_processor, name)
             fields = {name: value[0].cpu() for name, value in batch._asdict().items()}
             fields |= {} if known else {"pred_label": None, "pred_mask": None}
             found.append((ImageItem(image=shown, **fields), dict(zip(COLUMNS, row, strict=True))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from anomalib_aprilgan.cli.errors import clear_errors
+from anomalib_aprilgan.cli.errors import check_folders, clear_errors
 
 
 def check(
@@ -42,6 +42,7 @@ def check(
 
         rates = (0.01 if false_alarm_rate is None and escape_rate is None else false_alarm_rate, escape_rate)
         labelled.check_arguments(*rates, save)
+        check_folders(good, bad)
         module = labelled.build(checkpoint, model or {})
         scores, engine = labelled.predict_folders(module, good, bad, output)
         suggested = labelled.suggest(scores, *rates)

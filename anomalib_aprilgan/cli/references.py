@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from anomalib_aprilgan.cli.errors import clear_errors
+from anomalib_aprilgan.cli.errors import check_folders, clear_errors
 
 
 def add(checkpoint: Path, images: list[Path]) -> None:
@@ -91,6 +91,7 @@ def suggest(
         SystemExit: With a message if there are too few images.
     """
     with clear_errors():
+        check_folders(folder)
         import torch  # noqa: PLC0415
 
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415

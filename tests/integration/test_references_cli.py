@@ -108,3 +108,16 @@ def test_commands(
     assert lines[2].startswith("Largest distance of an image to the nearest of so many chosen ones: 1: 0.0")
     assert lines[-1] == "Pictures: sheet.png"
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "command", [["references", "suggest", "none", "-k", "2"], ["check", "--good", "none", "--bad", "x"]]
+)
+def test_missing_folders_are_named_before_weights_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("anomalib_aprilgan.AprilGan.__init__", lambda *_, **__: pytest.fail("a model was made"))
+    monkeypatch.setattr(sys, "argv", ["aprilgan", *command])
+    with pytest.raises(SystemExit, match="Path does not exist: 'none'"):
+        main()
