@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from anomalib_aprilgan.components.checkpoint import WholeCheckpointIO, naming, own_part
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
-from anomalib_aprilgan.components.reference_plans import NO_TIME, Change, Plan, digest_of, is_unchanged, named
+from anomalib_aprilgan.components.reference_plans import NO_TIME, Change, Plan, digest_of, is_unchanged
+from anomalib_aprilgan.data.listing import named
 from anomalib_aprilgan.data.references import read_references, resolve_class_name
 from anomalib_aprilgan.memory import select_references
 from anomalib_aprilgan.target import CHANGED, CHECKPOINT, References, read_record, read_version_1

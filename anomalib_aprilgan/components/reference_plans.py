@@ -12,7 +12,7 @@ from pathlib import Path
 from anomalib.data.utils.download import generate_hash
 
 from anomalib_aprilgan.data.images import unreadable
-from anomalib_aprilgan.data.listing import NAMED_FILES, is_hidden
+from anomalib_aprilgan.data.listing import is_hidden, named
 from anomalib_aprilgan.data.references import contents, folder_images, now
 from anomalib_aprilgan.target import CHANGED, References
 
@@ -176,10 +176,3 @@ def _check_that_files_are_known(known: References) -> None:
     if len(known.digests) != len(known.paths):
         msg = "The references in this checkpoint were given as tensors, without files: replace them all."
         raise ValueError(msg)
-
-
-def named(files: Iterable[str]) -> str:
-    """Some of the files, and how many more there are."""
-    files = list(files)
-    more = [f"and {len(files) - NAMED_FILES} more"] if len(files) > NAMED_FILES else []
-    return ", ".join([*files[:NAMED_FILES], *more])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,10 @@ def image_files(path: str | Path) -> list[Path]:
     reasons = {file: _reason(file) for file in files}
     left_out = {str(file.relative_to(root)): reason for file, reason in reasons.items() if reason}
     if len(left_out) == len(files):
-        msg = f"Found 0 images in {str(path)!r}. {_named(left_out)}"
+        msg = f"Found 0 images in {str(path)!r}. {_reasoned(left_out)}"
         raise ValueError(msg)
     if left_out:
-        logger.warning("Left out of %r: %s", str(path), _named(left_out))
+        logger.warning("Left out of %r: %s", str(path), _reasoned(left_out))
     return [file for file, reason in reasons.items() if not reason]
 
 
@@ -86,11 +86,15 @@ def _reason(file: Path) -> str:
     return "" if file.is_file() else "a pipe or device"
 
 
-def _named(reasons: dict[str, str]) -> str:
-    """Some of the names with their reasons, and how many more there are."""
-    some = [f"{name!r} ({reason})" for name, reason in [*reasons.items()][:NAMED_FILES]]
-    more = [f"and {len(reasons) - NAMED_FILES} more"] if len(reasons) > NAMED_FILES else []
-    return ", ".join(some + more)
+def named(files: Iterable[str]) -> str:
+    """Some of the files, and how many more there are."""
+    files = list(files)
+    more = [f"and {len(files) - NAMED_FILES} more"] if len(files) > NAMED_FILES else []
+    return ", ".join([*files[:NAMED_FILES], *more])
+
+
+def _reasoned(reasons: dict[str, str]) -> str:
+    return named(f"{name!r} ({reason})" for name, reason in reasons.items())
 
 
 def take_over_listing() -> None:
@@ -139,7 +143,7 @@ def leave_out_hidden(datasets: Sequence[Any], root: str | Path | None = None) ->
         listed.extend(paths[~hidden])
     missed = {str(path): "not listed" for path in _unlisted(listed)}
     if missed:
-        logger.warning("anomalib's data sets do not look at %s: convert images, copy linked folders", _named(missed))
+        logger.warning("anomalib's data sets do not look at %s: convert images, copy linked folders", _reasoned(missed))
 
 
 def _unlisted(listed: Sequence[Path]) -> list[Path]:

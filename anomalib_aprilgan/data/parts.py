@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from anomalib.data.datasets import AnomalibDataset
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
 
 from anomalib_aprilgan.compat.anomalib import category_folders
-from anomalib_aprilgan.data.listing import NAMED_FILES, image_files
+from anomalib_aprilgan.data.listing import image_files, named
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +186,6 @@ def _check_masks(table: pd.DataFrame, folder: Path) -> None:
     if 0 < len(without) < len(defective):
         msg = (
             f"{len(without)} of {len(defective)} defective images have no mask in {str(folder / 'ground_truth')!r}: "
-            f"{_named(without)}. Add them (NAME.png or NAME_mask.png), or move the folder away to test without masks."
+            f"{named(without)}. Add them (NAME.png or NAME_mask.png), or move the folder away to test without masks."
         )
         raise ValueError(msg)
-
-
-def _named(paths: Iterable[str]) -> str:
-    names = list(paths)
-    return ", ".join(names[:NAMED_FILES]) + (f" and {len(names) - NAMED_FILES} more" * (len(names) > NAMED_FILES))
