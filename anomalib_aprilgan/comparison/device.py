@@ -11,8 +11,9 @@ import re
 import sys
 from pathlib import Path
 
-import psutil
 import torch
+
+from anomalib_aprilgan.compat.memory import free_bytes
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -31,8 +32,8 @@ def device_name(device: torch.device) -> str:
 
 
 def free_memory(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free on this machine and on the device."""
-    machine = psutil.virtual_memory().available
+    """Bytes that are free for this process on this machine and on the device."""
+    machine = free_bytes()
     return machine, torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from anomalib_aprilgan.compat.anomalib import category_folders
+from anomalib_aprilgan.compat.memory import free_bytes
 from anomalib_aprilgan.data.auxiliary_dataset import AuxiliaryDataset, EpochSampler, ResumableLoader
 from anomalib_aprilgan.data.listing import is_hidden, leave_out_hidden
 from anomalib_aprilgan.data.masks import check_datamodule
@@ -103,8 +104,14 @@ class AuxiliaryDataModule(AnomalibDataModule):
         if not hasattr(self, "train_data"):
             self._setup(stage)
         if stage == TrainerFn.FITTING:
-            self.train_data.check_files()
+            self.train_data.check_files(memory=free_bytes() / 2 / (self.trainer.num_devices if self.trainer else 1))
         self._update_augmentations()
+
+    def teardown(self, stage: str) -> None:
+        """Forget decoded files after training."""
+        if hasattr(self, "train_data"):
+            self.train_data.files.clear()
+        super().teardown(stage)
 
     def _setup(self, _stage: str | None = None) -> None:
         tables = [_test_samples(self.auxiliary, name) for name in self._chosen_categories()]

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.tv_tensors import Image, Mask
 
+from anomalib_aprilgan.data.held_files import HeldFiles
 from anomalib_aprilgan.data.images import read_image
-from anomalib_aprilgan.data.masks import check_files, mask_column, mask_files, read_masks
+from anomalib_aprilgan.data.masks import check_files, mask_column, mask_files, mask_tensor, problem_of, read_masks
 from anomalib_aprilgan.data.mosaic import mosaic
 
 
@@ -55,6 +57,7 @@ class AuxiliaryDataset(AnomalibDataset):
         self.samples.attrs["task"] = "segmentation"
         self.mosaic_probability = mosaic_probability
         self.seed = seed
+        self.files = HeldFiles()
         self._members = self.samples.groupby("category").indices
 
     def __getitem__(self, number: int) -> CategoryItem:
@@ -87,20 +90,31 @@ class AuxiliaryDataset(AnomalibDataset):
         """The images of the first epoch."""
         return (self[index] for index in range(len(self)))
 
-    def check_files(self) -> None:
+    def check_files(self, memory: float = 0) -> None:
         """Decode all images and masks, so that a damaged file stops a training before it starts.
+
+        Args:
+            memory: Bytes for decoded files, which are held for this and all epochs, until ``files.clear()``.
 
         Raises:
             ValueError: If some can't be read, or a mask has other sides than its image.
         """
-        check_files(self.samples, "training")
+        self.files.limit = memory
+        check_files(self.samples, "training", partial(problem_of, size_of=self._hold_image))
+        for value in self.samples.mask_path[self.samples.label_index == LabelName.ABNORMAL]:
+            for path in mask_files(value):
+                self.files.hold(mask_tensor, path)
+
+    def _hold_image(self, path: str) -> tuple[int, int]:
+        height, width = self.files.hold(read_image, path).shape[-2:]
+        return width, height
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         row = self.samples.iloc[index]
-        image = read_image(row.image_path)
+        image = self.files.read(read_image, row.image_path)
         if row.label_index == LabelName.NORMAL:
             return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
-        return image, read_masks(row.mask_path)
+        return image, read_masks(row.mask_path, partial(self.files.read, mask_tensor))
 
     @property
     def collate_fn(self) -> Callable:

@@ -29,10 +29,14 @@ def mask_files(value: Any) -> list[str]:
     return [str(path) for path in paths if isinstance(path, str | Path) and str(path) and Path(path).exists()]
 
 
-def read_masks(value: Any) -> Tensor:
+def mask_tensor(path: str) -> Tensor:
+    """The mask (H, W) in a file, 1 where it marks a defect."""
+    return torch.as_tensor(read_mask(path, as_tensor=True))
+
+
+def read_masks(value: Any, read: Callable[[str], Tensor] = mask_tensor) -> Tensor:
     """The mask (H, W), 1 where one of the files of an image's mask marks a defect."""
-    masks = [torch.as_tensor(read_mask(path, as_tensor=True)) for path in mask_files(value)]
-    return torch.stack(masks).amax(dim=0)
+    return torch.stack([read(path) for path in mask_files(value)]).amax(dim=0)
 
 
 def check_datamodule(datamodule: Any) -> None:
@@ -77,7 +81,7 @@ def check_files(samples: pd.DataFrame, use: str, problem: Callable[[Any], str | 
         ValueError: If some can't be read, or a mask has other sides than its image.
     """
     with ThreadPoolExecutor() as pool:
-        problems = [each for each in pool.map(problem or _problem, samples.itertuples()) if each is not None]
+        problems = [each for each in pool.map(problem or problem_of, samples.itertuples()) if each is not None]
     if problems:
         more = f" And {len(problems) - NAMED_FILES} more." if len(problems) > NAMED_FILES else ""
         msg = (
@@ -106,10 +110,15 @@ def _header_problem(row: Any) -> str | None:
     return None
 
 
-def _problem(row: Any) -> str | None:
-    """What is wrong with the files of a sample, in words, or None."""
+def problem_of(row: Any, size_of: Callable[[str], tuple[int, int]] = check_image) -> str | None:
+    """What is wrong with the files of a sample, in words, or None.
+
+    Args:
+        row: With image, label and masks.
+        size_of: Width and height of the image in a file; raises ValueError if it can't be read.
+    """
     try:
-        width, height = check_image(row.image_path)
+        width, height = size_of(row.image_path)
         masks = (
             {}
             if row.label_index == LabelName.NORMAL

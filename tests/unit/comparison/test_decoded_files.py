@@ -104,7 +104,7 @@ def test_files_that_change_or_are_damaged(tested: Any) -> None:
 
 
 def test_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded_files, "free_memory", lambda _: (800, 800))
+    monkeypatch.setattr(decoded_files, "free_bytes", lambda: 800)
     decoded = DecodedFiles()
     for limit, expected in ((None, 50), (300, 50), (6, 1)):
         decoded.set_limit(limit, workers=2)
