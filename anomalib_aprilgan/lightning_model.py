@@ -79,6 +79,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         tiles: Rows and columns of overlapping tiles, each of ``image_size``, that are encoded instead. 1: whole images.
         aligned: Compare each tile with the references' at the same place alone: parts that always lie the same way.
         score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
+        part: Name of the part of the checkpoint that is loaded (`aprilgan parts`), with its class name and references.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -126,6 +127,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         tiles: int | list[int] = 1,
         aligned: bool = False,
         score_fraction: float = 0.0,
+        part: str | None = None,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -150,6 +152,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
+        self.part = part
         adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         self.learning_rate = learning_rate
         kept = (coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,))
