@@ -25,7 +25,7 @@ from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
-from anomalib_aprilgan.components.arguments import check_arguments
+from anomalib_aprilgan.components.arguments import check_arguments, check_precision
 from anomalib_aprilgan.components.calibration import ValidationScores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
@@ -213,6 +213,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
 
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, what is written beside them, and a graceful shutdown; before data are prepared."""
+        check_precision(str(self.trainer.precision))
         check_category(current_datamodule(self))
         return [*super().configure_callbacks(), PredictionsTable(), GracefulShutdown()]  # type: ignore[misc]
 

@@ -156,3 +156,13 @@ def check_tiles(given: dict[str, Any]) -> None:
     ):
         if is_wrong:
             raise ValueError(msg)
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError if a trainer's precision turns all weights to another type than images have."""
+    if precision.endswith("-true") and precision != "32-true":
+        msg = (
+            f"`precision` {precision!r} turns weights to a type that images, softmax and scores do not have. "
+            "Choose 'bf16-mixed' or '16-mixed', with which the encoder runs in half precision, or '32-true'."
+        )
+        raise ValueError(msg)
