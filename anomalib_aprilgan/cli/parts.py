@@ -11,13 +11,13 @@ from typing import Any, Literal
 from anomalib_aprilgan.cli.errors import clear_errors
 
 
-def add(checkpoint: Path, part: str, *, references: list[Path] | None = None, class_name: str | None = None) -> None:
+def add(checkpoint: Path, part: str, *, references: tuple[Path, ...] = (), class_name: str | None = None) -> None:
     """Add a part to a checkpoint, with class name, references and thresholds of its own.
 
     Args:
         checkpoint: File to be changed; adapters and all arguments but those of references are common to all parts.
         part: Its name.
-        references: Normal images, files or folders whose images are all meant. None: zero-shot.
+        references: Normal images, files or folders whose images are all meant. Not given: zero-shot.
         class_name: Word for it in the prompts. None: its name.
 
     Raises:
@@ -27,7 +27,7 @@ def add(checkpoint: Path, part: str, *, references: list[Path] | None = None, cl
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415
         from anomalib_aprilgan.components.part_changes import add_part  # noqa: PLC0415
 
-        lines = add_part(AprilGan, checkpoint, part, references or [], class_name)
+        lines = add_part(AprilGan, checkpoint, part, references or (), class_name)
     print(*lines, sep="\n")
 
 
