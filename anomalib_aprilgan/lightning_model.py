@@ -25,7 +25,7 @@ from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
-from anomalib_aprilgan.components.arguments import check_arguments
+from anomalib_aprilgan.components.arguments import check_arguments, check_precision
 from anomalib_aprilgan.components.calibration import ValidationScores
 from anomalib_aprilgan.components.checkpoint import AprilGanCheckpoint
 from anomalib_aprilgan.components.evaluator import AprilGanEvaluator
@@ -79,6 +79,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         tiles: Rows and columns of overlapping tiles, each of ``image_size``, that are encoded instead. 1: whole images.
         aligned: Compare each tile with the references' at the same place alone: parts that always lie the same way.
         score_fraction: Image scores take the mean of so large a part of the map's highest values. 0: the maximum.
+        part: Name of the part of the checkpoint that is loaded (`aprilgan parts`), with its class name and references.
         seed: Of the draw, and of the initial weights of adapters to be trained.
         prompts: Path of a YAML file as in docs/prompts.md, or its content. None: the paper's ensemble.
         learning_rate: Of the adapters' training with Adam.
@@ -126,6 +127,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
         tiles: int | list[int] = 1,
         aligned: bool = False,
         score_fraction: float = 0.0,
+        part: str | None = None,
         seed: int = 0,
         prompts: str | dict[str, Any] | None = None,
         learning_rate: float = 1e-3,
@@ -150,6 +152,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
             post_processor = AprilGanPostProcessor(false_positive_rate=false_positive_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         take_over_listing()
+        self.part = part
         adapters = self.adapters = shipped_adapters(adapters, backbone, pretrained, layers)
         self.learning_rate = learning_rate
         kept = (coreset_sampling_ratio, half_precision_memory, reference_rotations, (*neighbourhoods,))
@@ -210,6 +213,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
 
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, what is written beside them, and a graceful shutdown; before data are prepared."""
+        check_precision(str(self.trainer.precision))
         check_category(current_datamodule(self))
         return [*super().configure_callbacks(), PredictionsTable(), GracefulShutdown()]  # type: ignore[misc]
 

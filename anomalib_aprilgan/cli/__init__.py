@@ -14,6 +14,7 @@ from anomalib_aprilgan.cli.compare import compare, figure, table
 from anomalib_aprilgan.cli.demo import demo
 from anomalib_aprilgan.cli.export import export
 from anomalib_aprilgan.cli.parser import Parser
+from anomalib_aprilgan.cli.parts import PARTS
 from anomalib_aprilgan.cli.prompts import prompts
 from anomalib_aprilgan.cli.references import REFERENCES
 from anomalib_aprilgan.cli.report import report
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "export": export,
     "validate": validate,
     "references": REFERENCES,
+    "parts": PARTS,
     "report": report,
     "check": check,
 }

@@ -11,12 +11,12 @@ from jsonargparse import ArgumentParser
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's, but a positional list is several words, not a text in brackets; and ``-k`` stands for ``--k``."""
+    """jsonargparse's, but tuples and positional lists are several words, no text in brackets; ``-k`` stands for ``--k``."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an argument."""
         hint = getattr(kwargs.get("action"), "_typehint", None)
-        if get_origin(hint) is list and not args[0].startswith("-"):
+        if get_origin(hint) is tuple or (get_origin(hint) is list and not args[0].startswith("-")):
             kwargs = {"help": kwargs["help"], "type": get_args(hint)[0], "nargs": "+"}
         if len(args[0]) == len("--k") and args[0].startswith("--"):
             args = (args[0][1:], *args)

@@ -11,50 +11,54 @@ from typing import Any
 from anomalib_aprilgan.cli.errors import check_folders, clear_errors
 
 
-def add(checkpoint: Path, images: list[Path]) -> None:
+def add(checkpoint: Path, images: list[Path], *, part: str | None = None) -> None:
     """Add normal images to the references of a checkpoint, and set its thresholds from all of them.
 
     Args:
         checkpoint: File to be changed.
         images: Image files, or folders whose images are all meant.
+        part: Whose references are meant. None: the checkpoint's own.
 
     Raises:
         SystemExit: With a message if nothing can be added; the checkpoint is as it was.
     """
-    _change(checkpoint, "added", images)
+    _change(checkpoint, "added", images, part)
 
 
-def drop(checkpoint: Path, images: list[str]) -> None:
+def drop(checkpoint: Path, images: list[str], *, part: str | None = None) -> None:
     """Drop references from a checkpoint, and set its thresholds from those that are left.
 
     Args:
         checkpoint: File to be changed.
         images: Paths, file names, or numbers in the list.
+        part: Whose references are meant. None: the checkpoint's own.
 
     Raises:
         SystemExit: With a message if there is no such reference, or none would be left; the checkpoint is as it was.
     """
-    _change(checkpoint, "dropped", images)
+    _change(checkpoint, "dropped", images, part)
 
 
-def replace(checkpoint: Path, images: list[Path]) -> None:
+def replace(checkpoint: Path, images: list[Path], *, part: str | None = None) -> None:
     """Have these images, and no others, as the references of a checkpoint, and set its thresholds from them.
 
     Args:
         checkpoint: File to be changed.
         images: Image files, or folders whose images are all meant.
+        part: Whose references are meant. None: the checkpoint's own.
 
     Raises:
         SystemExit: With a message if an image can't be used; the checkpoint is as it was.
     """
-    _change(checkpoint, "replaced", images)
+    _change(checkpoint, "replaced", images, part)
 
 
-def list_references(checkpoint: Path) -> None:
+def list_references(checkpoint: Path, *, part: str | None = None) -> None:
     """Print the references of a checkpoint: name, folder, when it was added, whether thresholds come from it.
 
     Args:
         checkpoint: File to be read.
+        part: Whose references are meant. None: the checkpoint's own.
 
     Raises:
         SystemExit: With a message if it can't be read.
@@ -63,7 +67,7 @@ def list_references(checkpoint: Path) -> None:
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415
         from anomalib_aprilgan.components.reference_changes import table_of  # noqa: PLC0415
 
-        print(table_of(AprilGan, checkpoint))
+        print(table_of(AprilGan, checkpoint, part))
 
 
 def suggest(
@@ -104,13 +108,13 @@ def suggest(
     print(*choice.lines(), f"Pictures: {output}", sep="\n")
 
 
-def _change(checkpoint: Path, kind: str, images: list[Any]) -> None:
+def _change(checkpoint: Path, kind: str, images: list[Any], part: str | None) -> None:
     with clear_errors():
         from anomalib_aprilgan import AprilGan  # noqa: PLC0415
         from anomalib_aprilgan.components import reference_plans  # noqa: PLC0415
         from anomalib_aprilgan.components.reference_changes import change_references  # noqa: PLC0415
 
-        lines = change_references(AprilGan, checkpoint, getattr(reference_plans, kind)(images))
+        lines = change_references(AprilGan, checkpoint, getattr(reference_plans, kind)(images), part)
     print(*lines, sep="\n")
 
 

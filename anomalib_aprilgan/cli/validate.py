@@ -18,6 +18,7 @@ def validate(
     *,
     data: Path,
     checkpoint: Path,
+    part: str | None = None,
     score_limit: float = 1e-4,
     map_limit: float = 5e-3,
     decisions_limit: int = 0,
@@ -30,6 +31,7 @@ def validate(
         export: The file: .pt, .onnx or .xml.
         data: Folder of images.
         checkpoint: Of the model.
+        part: Of the checkpoint, from which the file was made. None: the checkpoint's own target.
         score_limit: Largest difference of raw scores.
         map_limit: Largest difference of a pixel of raw anomaly maps.
         decisions_limit: Images that one may call normal and the other abnormal, beyond rounding at the threshold.
@@ -43,7 +45,7 @@ def validate(
     from anomalib_aprilgan.components.export_validation import Limits, compare_export, images_of  # noqa: PLC0415
 
     with clear_errors():
-        load = partial(AprilGan.load_from_checkpoint, checkpoint, visualizer=False)
+        load = partial(AprilGan.load_from_checkpoint, checkpoint, part=part, visualizer=False)
         result = compare_export(export, images_of(data), load, precision, threads)
     print(*result.lines(), sep="\n")
     faults = result.faults(Limits(score_limit, map_limit, decisions_limit))

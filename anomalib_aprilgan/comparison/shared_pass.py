@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anomalib_aprilgan.comparison.collector import Predictions, now
 from anomalib_aprilgan.comparison.grid import Job
+from anomalib_aprilgan.components.arguments import check_precision
 from anomalib_aprilgan.lightning_model import AprilGan
 from anomalib_aprilgan.maps import check_finite
 from anomalib_aprilgan.target import Target
@@ -70,7 +71,8 @@ class SharedPass(LightningModule):
         return self.april_gan.pre_processor
 
     def configure_callbacks(self) -> list[Callback]:
-        """The pre-processor."""
+        """The pre-processor; before data are set up."""
+        check_precision(str(self.trainer.precision))
         return [self.pre_processor] if isinstance(self.pre_processor, Callback) else []
 
     def setup(self, stage: str) -> None:

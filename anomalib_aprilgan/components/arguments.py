@@ -11,6 +11,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from anomalib_aprilgan.data.released_adapters import from_checkpoint
+
 
 def _is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
@@ -86,6 +88,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _is_number(value) and 0 <= value <= 1,
         "a fraction of the map's values, 0 (the maximum) to 1 (the mean), such as 0.01",
     ),
+    "part": (lambda value: value is None or isinstance(value, str), "the name of a part in the checkpoint, or None"),
     "seed": (lambda value: _is_whole(value) and value < 2**63, "a whole number from 0 on"),
     "prompts": (
         lambda value: value is None or _is_text(value) or isinstance(value, dict | Path),
@@ -113,6 +116,20 @@ def check_arguments(given: dict[str, Any]) -> None:
             raise ValueError(msg)
     if "tiles" in given:
         check_tiles(given)
+    if given.get("part") and not from_checkpoint.get():
+        check_part(given)
+
+
+def check_part(given: dict[str, Any]) -> None:
+    """Check that nothing is given that a part of a checkpoint brings.
+
+    Raises:
+        ValueError: If it is, naming the arguments.
+    """
+    brought = [name for name in ("class_name", "k_shot", "few_shot_source", "pool_source", "pool") if given[name]]
+    if brought:
+        msg = f"`part` {given['part']!r} brings class name and references from the checkpoint: leave out {brought}."
+        raise ValueError(msg)
 
 
 def check_tiles(given: dict[str, Any]) -> None:
@@ -139,3 +156,13 @@ def check_tiles(given: dict[str, Any]) -> None:
     ):
         if is_wrong:
             raise ValueError(msg)
+
+
+def check_precision(precision: str) -> None:
+    """Raise ValueError if a trainer's precision turns all weights to another type than images have."""
+    if precision.endswith("-true") and precision != "32-true":
+        msg = (
+            f"`precision` {precision!r} turns weights to a type that images, softmax and scores do not have. "
+            "Choose 'bf16-mixed' or '16-mixed', with which the encoder runs in half precision, or '32-true'."
+        )
+        raise ValueError(msg)

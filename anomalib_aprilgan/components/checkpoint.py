@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from torch import Tensor
 
 from anomalib_aprilgan.clip.fingerprint import SAMPLED_LENGTH, sampled_hash
 from anomalib_aprilgan.components.overruled import RATE, warn_of_overruled
+from anomalib_aprilgan.components.parts import KEY, part_names, part_of
 from anomalib_aprilgan.data.released_adapters import from_checkpoint
 from anomalib_aprilgan.safe_io import read_torch, write_whole
-from anomalib_aprilgan.target import References, read_record, read_version_1
+from anomalib_aprilgan.target import References, TargetRequest, read_record, read_version_1
 from anomalib_aprilgan.torch_model import AprilGanModel
 
-KEY = "april_gan"
+logger = logging.getLogger(__name__)
 VERSION = 2
 FROZEN = ("model.encoder.", "model.memory_encoder.")
 MEMORY = "model.memory.stage"
@@ -167,6 +169,8 @@ class AprilGanCheckpoint(LightningModule):
     model: AprilGanModel
     adapters: str | None
     loaded_adapters: str | None
+    part: str | None
+    request: TargetRequest
     post_processor: Any
     checkpoint_safe_globals: Any
 
@@ -200,6 +204,11 @@ class AprilGanCheckpoint(LightningModule):
         hyper_parameters = checkpoint["hyper_parameters"]
         if self.adapters is not None:
             hyper_parameters["adapters"] = "auto"  # fetched only if the checkpoint did not bring them, which it does
+        if self.part:  # it is a checkpoint of this part alone
+            request = self.request
+            hyper_parameters.update(
+                part=None, class_name=request.class_name, k_shot=request.k_shot, few_shot_source=None
+            )
         if hyper_parameters.get("prompts") is not None:
             hyper_parameters["prompts"] = asdict(self.model.prompts)
         checkpoint[KEY] = {
@@ -210,10 +219,25 @@ class AprilGanCheckpoint(LightningModule):
             "loaded_adapters": self.loaded_adapters,
         }
 
+    def _choose_part(self, checkpoint: dict[str, Any]) -> None:
+        """Make it the checkpoint of the part that is asked for alone."""
+        names = part_names(checkpoint)
+        if self.part:
+            checkpoint.update(part_of(checkpoint, self.part))
+            class_name, references, _ = read_record(checkpoint[KEY]["target"])
+            self.request = replace(self.request, class_name=class_name, k_shot=len(references.paths), source=None)
+        elif names and self.part is None:
+            logger.warning(
+                "The checkpoint holds the parts %s. Its own target is used: give `part` for another.", ", ".join(names)
+            )
+        self.loaded_part = self.part
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits, and complete it with this model's CLIP."""
         with naming(None if self._trainer is None else self._trainer.ckpt_path):
-            ours = check(checkpoint, self.model)
+            check(checkpoint, self.model)
+            self._choose_part(checkpoint)
+        ours = checkpoint[KEY]
         first = ours["version"] == 1
         adapters = adapters_of_version_1(ours) if first else ours["loaded_adapters"]
         target = read_version_1(ours) if first else ours["target"] and read_record(ours["target"])

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anomalib_aprilgan.components.checkpoint import KEY
+from anomalib_aprilgan.components.parts import KEY
 from anomalib_aprilgan.components.pool import Pool, make_pool
 from anomalib_aprilgan.data.predict import listed_images, run_loaders, source_loader
 from anomalib_aprilgan.data.references import contents

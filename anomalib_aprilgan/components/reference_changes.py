@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from anomalib_aprilgan.components.checkpoint import WholeCheckpointIO, naming, own_part
+from anomalib_aprilgan.components.parts import KEY, OWN, PARTS, part_of, with_part, with_parts
 from anomalib_aprilgan.components.post_processor import AprilGanPostProcessor
 from anomalib_aprilgan.components.reference_plans import NO_TIME, Change, Plan, digest_of, is_unchanged
 from anomalib_aprilgan.data.listing import named
@@ -28,7 +29,7 @@ VALIDATED = (
 )
 
 
-def change_references(model_class: Any, path: str | Path, plan: Plan) -> list[str]:
+def change_references(model_class: Any, path: str | Path, plan: Plan, part: str | None = None) -> list[str]:
     """Change the references in a checkpoint, and its thresholds, as a new set-up would find them; or nothing.
 
     New images are encoded, and views of all references, which give the thresholds. All else in the file stays.
@@ -37,6 +38,7 @@ def change_references(model_class: Any, path: str | Path, plan: Plan) -> list[st
         model_class: AprilGan.
         path: Of the checkpoint.
         plan: Makes the change from the references that are there.
+        part: Name of the part whose references are meant. None: the checkpoint's own.
 
     Returns:
         What was done, in lines.
@@ -46,22 +48,30 @@ def change_references(model_class: Any, path: str | Path, plan: Plan) -> list[st
         ValueError: If it can't be read, or the change can't be made.
     """
     path = existing(path)
-    with FileLock(path.with_name(f".{path.name}.lock")):  # another change would be lost
+    with FileLock(lock_of(path)):
         content = read_checkpoint(model_class, path)
-        change = plan(known_references(content))
-        _check_files(change.references)
-        module = model_class.load_from_checkpoint(path).eval()
-        before = _describe_thresholds(module)
+        single = part_of(content, part) if part else content
+        change = plan(known_references(single))
+        check_reference_files(change.references)
+        module = model_class.load_from_checkpoint(path, part=part or OWN).eval()
+        before = describe_thresholds(module)
         validated = getattr(module.post_processor, "has_tails", False) or not module.model.score_bounds.isnan().all()
-        _apply(module.to("cuda" if torch.cuda.is_available() else "cpu"), change)
-        _save(module.cpu(), content, path)
+        apply_change(module, change)
+        changed = changed_content(module, single)
+        parts = content[KEY].get(PARTS, {})
+        write(module, with_part(content, part, changed) if part else with_parts(changed, parts), path)
     return [
         *change.notes,
         *([VALIDATED] * validated),
         f"{len(change.references.paths)} references: {change.references}",
         f"Thresholds before: {before}",
-        f"Thresholds now: {_describe_thresholds(module)}",
+        f"Thresholds now: {describe_thresholds(module)}",
     ]
+
+
+def lock_of(path: Path) -> Path:
+    """The file by which a change of a checkpoint keeps others waiting, which would be lost."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def existing(path: str | Path) -> Path:
@@ -101,18 +111,20 @@ def known_references(content: dict[str, Any]) -> References:
     return read_record(ours["target"])[1] if ours["target"] else References()
 
 
-def table_of(model_class: Any, path: str | Path) -> str:
+def table_of(model_class: Any, path: str | Path, part: str | None = None) -> str:
     """The references of a checkpoint, in lines.
 
     Args:
         model_class: AprilGan.
         path: Of the checkpoint.
+        part: Name of the part whose references are meant. None: the checkpoint's own.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it can't be read.
     """
     content = read_checkpoint(model_class, existing(path))
+    content = part_of(content, part) if part else content
     known = known_references(content)
     if not known.paths:
         return "no references" if not known.digests else f"{len(known.digests)} references, given without files"
@@ -138,7 +150,7 @@ def _gave_thresholds(content: dict[str, Any], known: References) -> str:
     return ("yes" if "reference" in origin else "no") if origin else "not recorded"  # in an older checkpoint
 
 
-def _check_files(references: References) -> None:
+def check_reference_files(references: References) -> None:
     """Check that views of the references can be made, by which thresholds are set.
 
     Raises:
@@ -154,8 +166,9 @@ def _check_files(references: References) -> None:
         raise ValueError(msg)
 
 
-def _apply(module: Any, change: Change) -> None:
-    """Set target and thresholds of an AprilGan as a set-up would."""
+def apply_change(module: Any, change: Change) -> None:
+    """Set target and thresholds of an AprilGan as a set-up would; it is on the CPU then."""
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
     model, references, n_kept = module.model, change.references, len(change.kept)
     known = model.target.banks if n_kept else ()
     ratio = references.coreset_sampling_ratio if n_kept else model.banks.coreset_sampling_ratio
@@ -169,6 +182,7 @@ def _apply(module: Any, change: Change) -> None:
     model.target = replace(target, banks=banks, origin=CHECKPOINT)
     module._forget_calibration()  # noqa: SLF001  # as `set_target` does for another target
     module.prepare()
+    module.cpu()
 
 
 def model_shots(model: Any) -> int:
@@ -176,8 +190,8 @@ def model_shots(model: Any) -> int:
     return len(model.references.digests or model.references.paths)
 
 
-def _save(module: Any, content: dict[str, Any], path: Path) -> None:
-    """Write what has changed in a checkpoint, and all else as it was."""
+def changed_content(module: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint with what has changed, and all else as it was, but for its parts."""
     references = module.model.references
     arguments = {
         "k_shot": len(references.paths),
@@ -191,6 +205,11 @@ def _save(module: Any, content: dict[str, Any], path: Path) -> None:
         "hyper_parameters": {**content["hyper_parameters"], **arguments},
     }
     module.on_save_checkpoint(content)
+    return content
+
+
+def write(module: Any, content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint of an AprilGan, wholly or not at all."""
     WholeCheckpointIO(module.checkpoint_safe_globals()).save_checkpoint(content, path)
 
 
@@ -200,7 +219,7 @@ def _callback_state(post_processor: Any, content: dict[str, Any]) -> dict[str, A
     return {key: post_processor.state_dict()} if key in content.get("callbacks", {}) else {}
 
 
-def _describe_thresholds(module: Any) -> str:
+def describe_thresholds(module: Any) -> str:
     """The raw thresholds and where they come from."""
     own = module.post_processor
     if not isinstance(own, AprilGanPostProcessor):

@@ -32,6 +32,8 @@ class AprilGanTarget(LightningModule):
     request: TargetRequest
     adapters: str | None
     loaded_adapters: str | None
+    part: str | None  # of a checkpoint
+    loaded_part: str | None = None
     pre_processor: Any
     post_processor: Any
     uses_pool: bool
@@ -54,7 +56,14 @@ class AprilGanTarget(LightningModule):
             self.model.target = self.model.make_target(class_name, references=References())
 
     def set_target(self) -> None:
-        """Bring adapters and target in line with the arguments and the data, if they are not."""
+        """Bring adapters and target in line with the arguments and the data, if they are not.
+
+        Raises:
+            ValueError: If the model is to be a part of a checkpoint, and none was loaded.
+        """
+        if self.part and self.part != self.loaded_part:
+            msg = f"`part` {self.part!r} is one of a checkpoint's: give the checkpoint (`ckpt_path`)."
+            raise ValueError(msg)
         self.load_adapters()
         self.forget_other_calibration()
         datamodule, model = current_datamodule(self), self.model

@@ -187,6 +187,11 @@ def test_scores_that_are_not_finite_fail_their_own_run(grid_of: GridOf, monkeypa
     assert "The scores are not finite numbers for" in outcomes[-1][1]["error"]
 
 
+def test_a_precision_that_turns_all_weights(grid_of: GridOf) -> None:
+    for _, row, _ in run_all(grid_of(trainer={"accelerator": "cpu", "precision": "bf16-true"})):
+        assert "`precision` 'bf16-true' turns weights" in row["error"]
+
+
 def test_too_few_references_and_a_damaged_test_image(grid_of: GridOf, bolts: Path) -> None:
     grid = grid_of(data=mvtec(bolts), shots=[0, 9], seeds=[0])
     (_, zero, _), (_, nine, _) = run_all(grid)

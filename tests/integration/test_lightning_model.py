@@ -228,6 +228,21 @@ def test_engine_with_mixed_precision(make: Callable[..., AprilGan], tmp_path: Pa
     assert all(0 <= value <= 1 for value in metrics.values())
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+@pytest.mark.parametrize("run", ["fit", "test"])
+def test_precisions_that_turn_all_weights(
+    make: Callable[..., AprilGan], tmp_path: Path, precision: str, run: str
+) -> None:
+    """They are refused before data are set up: weights and images would be of two types."""
+    datamodule = data()
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 1}
+    engine = Engine(default_root_dir=tmp_path, precision=precision, **options)
+    model = make(adapters=None if run == "fit" else str(GOLDEN / "adapters.pth"))
+    with pytest.raises(ValueError, match=rf"`precision` '{precision}' turns weights .*Choose 'bf16-mixed'"):
+        getattr(engine, run)(model, datamodule=datamodule)
+    assert not hasattr(datamodule, "test_data")
+
+
 # --- checkpoints ---
 
 

@@ -37,6 +37,7 @@ WRONG = {
     "score_fraction": ["0.01", -0.1, 1.1, None, float("nan"), True, [0.01]],
     "pool": ["true", 1, None],
     "pool_source": ["", 3, ["folder"]],
+    "part": [1, True, ["nut"]],
     "seed": ["0", 0.5, -1, None, (1, 2), 2**64],
     "prompts": [["{}"], 5, ""],
     "learning_rate": ["0.001", 0, -1e-3, None, (1e-3,), float("nan"), float("inf")],
