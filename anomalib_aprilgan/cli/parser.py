@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's, but tuples and positional lists are several words, no text in brackets; ``-k`` stands for ``--k``."""
+    """jsonargparse's, but tuples and positional lists are words, not texts in brackets; ``-k`` stands for ``--k``."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an argument."""
