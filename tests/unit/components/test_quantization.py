@@ -13,7 +13,7 @@ import pytest
 import torch
 from anomalib.deploy import CompressionType
 
-from anomalib_aprilgan import AprilGan
+from anomalib_aprilgan import AprilGan, DemoDataModule
 from anomalib_aprilgan.components import export, quantization
 from anomalib_aprilgan.components.calibration_images import images_of_datamodule, images_of_references
 from anomalib_aprilgan.components.quantization import ENCODER_MARK, Agreement
@@ -155,3 +155,21 @@ def test_what_fails_the_check_is_not_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match=r"8-bit model is not written: pixel AUROC .* Beside float32, on 16 images"):
         model.to_openvino(tmp_path / "refused", compression_type="int8")
     assert not list(tmp_path.glob("refused/**/*.*"))
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_a_vit_b_16_keeps_its_decisions(tmp_path: Path) -> None:
+    """With random weights, on images that it was not checked on before it was written."""
+    import openvino
+
+    data = DemoDataModule(tmp_path / "data", "moon")
+    data.prepare_data()
+    options = {"class_name": "moon", "k_shot": 4, "few_shot_source": str(tmp_path / "data/moon/train/good")}
+    model = AprilGan("ViT-B-16", None, 112, adapters=None, visualizer=False, **options)
+    paths = [model.to_openvino(tmp_path / str(kind), compression_type=kind) for kind in (None, "int8_ptq")]
+    models = [openvino.Core().read_model(path) for path in paths]
+    agreement = Agreement.of(models, images_of_datamodule(data, 112, (112, 112))[1][::3])
+    assert agreement.faults() == []
+    assert len(agreement.agreeing) == 20
+    assert paths[1].with_suffix(".bin").stat().st_size < 0.3 * paths[0].with_suffix(".bin").stat().st_size
