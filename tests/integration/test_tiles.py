@@ -129,6 +129,22 @@ def test_onnx_export_equals_the_model(engine: Engines, make_model: Models, tmp_p
     np.testing.assert_allclose(found[1].reshape(3, 123, 123), expected.anomaly_map, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("openvino", "nncf", "onnxscript"))), reason="extra openvino")
+def test_openvino_export_equals_the_model(engine: Engines, make_model: Models, tmp_path: Path) -> None:
+    import openvino
+
+    images = torch.stack([read_pil(path, 123) for path in sorted(GOOD.iterdir())[:3]])
+    model = make_model(**FEW, tiles=2, aligned=True, pre_processor=False, post_processor=False)
+    file = engine().export(model, ExportType.OPENVINO, tmp_path, input_size=(123, 123))
+    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(images.numpy())
+    with torch.no_grad():
+        expected = model.model(images)
+    np.testing.assert_allclose(found[0].ravel(), expected.pred_score, atol=1e-4)
+    np.testing.assert_allclose(found[1].reshape(3, 123, 123), expected.anomaly_map, atol=1e-4)
+
+
 def test_an_export_of_weights_equals_the_model(make_model: Models, tmp_path: Path) -> None:
     model = make_model(**FEW, tiles=2, aligned=True, score_fraction=0.05, visualizer=False)
     path = model.to_torch(tmp_path, weights_only=True)
