@@ -13,7 +13,7 @@ import pandas as pd
 from anomalib.engine import Engine
 from anomalib.utils.path import create_versioned_dir
 
-from anomalib_aprilgan.components.parts import part_names
+from anomalib_aprilgan.components.parts import part_names, which_there_are
 from anomalib_aprilgan.components.reference_changes import existing, read_checkpoint
 from anomalib_aprilgan.components.run_folder import TABLE
 from anomalib_aprilgan.data.listing import image_files, is_hidden, named
@@ -68,8 +68,8 @@ def images_by_part(data: Path, names: Sequence[str]) -> dict[str, list[Path]]:
     found = _in_table(data) if data.is_file() else _in_folders(data)
     unknown = sorted(set(found) - set(names))
     if unknown:
-        there = f"its parts are: {', '.join(names)}" if names else "it has none (aprilgan parts add)"
-        msg = f"The checkpoint has no part {named(map(repr, unknown))}, as {str(data)!r} names it; {there}."
+        asked = f"{named(map(repr, unknown))}, as {str(data)!r} names it"
+        msg = f"The checkpoint has no part {asked}; {which_there_are(names)}."
         raise ValueError(msg)
     return found
 

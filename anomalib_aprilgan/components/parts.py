@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from anomalib_aprilgan.adapters import PREFIX_IN_CHECKPOINT
@@ -20,6 +21,12 @@ OF_PART = ("callbacks", "anomalib_post_processor_config")
 def part_names(content: dict[str, Any]) -> list[str]:
     """The names of the parts in a checkpoint."""
     return [*content[KEY].get(PARTS, {})]
+
+
+def which_there_are(names: Iterable[str]) -> str:
+    """The parts of a checkpoint, as messages tell them."""
+    listed = ", ".join(names)
+    return f"its parts are: {listed}" if listed else "it has none (aprilgan parts add)"
 
 
 def check_part_name(name: str) -> None:
@@ -41,8 +48,7 @@ def part_of(content: dict[str, Any], name: str) -> dict[str, Any]:
     """
     parts = content[KEY].get(PARTS, {})
     if name not in parts:
-        there = f"its parts are: {', '.join(parts)}" if parts else "it has none (aprilgan parts add)"
-        msg = f"There is no part {name!r} in the checkpoint; {there}."
+        msg = f"There is no part {name!r} in the checkpoint; {which_there_are(parts)}."
         raise ValueError(msg)
     common = {key: value for key, value in content["state_dict"].items() if _is_common(key)}
     return {**content, **parts[name], "state_dict": {**common, **parts[name]["state_dict"]}}
