@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.clip.configuration import IMAGE_MEAN, IMAGE_STD
 from anomalib_aprilgan.data import demo
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side: one thread each, in what tests start too
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 # The same examples every time, however busy the machine is.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")

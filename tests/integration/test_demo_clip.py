@@ -99,10 +99,12 @@ def test_training_runs(tmp_path: Path) -> None:
     output = tmp_path / "clip.safetensors"
     script = ROOT / "tools" / "train_demo_clip" / "train.py"
     command = [sys.executable, script, "--output", output, "--scale", "0.0003"]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert process.returncode == 0, process.stderr
     trained, packaged = load_file(output), load_file(DEMO_WEIGHTS)
-    assert {name: each.shape for name, each in trained.items()} == {name: each.shape for name, each in packaged.items()}
+    assert trained.keys() == packaged.keys()
+    # One step of captions uses fewer words.
+    assert all(each.shape == packaged[name].shape for name, each in trained.items() if "token_embedding" not in name)
     assert all(each.isfinite().all() for each in trained.values())
     embedding, _ = ClipEncoder("demo", str(output), 224)(torch.randn(1, 3, 224, 224))
     assert embedding.isfinite().all()

@@ -93,9 +93,9 @@ def categories(model: AprilGanModel, root: Path) -> list[Category]:
 
 @pytest.fixture(scope="module")
 def rounded(model: AprilGanModel, root: Path) -> list[Category]:
-    """The first two categories, encoded in bfloat16."""
+    """The first category, encoded in bfloat16, which some processors are slow at."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        return [encode(model, root, name) for name in HELD_OUT[:2]]
+        return [encode(model, root, name) for name in HELD_OUT[:1]]
 
 
 def encode(model: AprilGanModel, root: Path, name: str) -> Category:

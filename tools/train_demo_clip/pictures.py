@@ -9,6 +9,7 @@ microaneurysms).
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -43,16 +44,17 @@ N_SHUFFLED = 180
 Named = tuple[list[str], NDArray[np.uint8]]
 
 
-def make_pool(seed: int) -> list[Named]:
+def make_pool(seed: int, share: float = 1.0) -> list[Named]:
     """Names and picture (H, W, 3), uint8, of all that views are taken of; photographs several times."""
     rng = np.random.default_rng([seed, 0])
     photographs = [(names, _read(name)) for name, names in PHOTOGRAPHS.items()]
     drawn = []
-    for index in range(N_DRAWN):
+    for index in range(math.ceil(N_DRAWN * share)):
         draw = DRAWINGS[index % len(DRAWINGS)]
         drawn.append(draw(POOL_SIDE, rng))
     shuffled = [
-        (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)
+        (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng))
+        for i in range(math.ceil(N_SHUFFLED * share))
     ]
     surfaces = [each for each in photographs if set(each[0]) & SURFACES]
     return photographs * 40 + surfaces * 80 + drawn + shuffled

@@ -29,7 +29,7 @@ from storage import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from words import learn_words
+from words import STEPS, learn_words
 
 from anomalib_aprilgan.clip.configuration import DEMO_CONFIG, IMAGE_MEAN, IMAGE_STD
 
@@ -48,23 +48,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps, for trials")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of steps and drawings, for trials")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     phases = [Phase(max(1, round(p.steps * arguments.scale)), p.pairs, p.side) for p in PHASES]
-    train(phases, arguments.seed, arguments.output)
+    train(phases, arguments.seed, arguments.output, min(1.0, arguments.scale))
 
 
-def train(phases: list[Phase], seed: int, output: Path) -> None:
-    """Train through all phases; the file is written anew every few minutes."""
+def train(phases: list[Phase], seed: int, output: Path, share: float) -> None:
+    """Train through all phases, with a share of drawings and captions; the file is written anew every few minutes."""
     config = json.loads(DEMO_CONFIG.read_text())
     clip = CLIP(**config)
     if not getattr(clip.transformer, "batch_first", False):
         msg = "This script needs an open_clip whose blocks take (B, N, D): pip install 'open_clip_torch>=3,<4'."
         raise SystemExit(msg)
     initialise(clip)
-    pool = make_pool(seed)
-    seen = learn_words(clip, sorted({name for names, _ in pool for name in names}), seed)
+    pool = make_pool(seed, share)
+    seen = learn_words(clip, sorted({name for names, _ in pool for name in names}), seed, math.ceil(STEPS * share))
     watch_for_damage(clip)
     heads = Heads(clip.visual)
     batches = Batches(pool, phases, config["vision_cfg"]["patch_size"], seed)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 STEPS, WORDS_PER_STEP, LEARNING_RATE = 250, 24, 1e-3
 
 
-def learn_words(clip: CLIP, names: list[str], seed: int) -> list[int]:
+def learn_words(clip: CLIP, names: list[str], seed: int, steps: int = STEPS) -> list[int]:
     """Train the text tower to know word and state of a caption in any wording; return the tokens that were used.
 
     The loss is open_clip's: two captions of the same word and state belong together, all others of the batch do not.
@@ -29,9 +29,9 @@ def learn_words(clip: CLIP, names: list[str], seed: int) -> list[int]:
     tokenize = open_clip.tokenizer.SimpleTokenizer()
     parameters = [p for name, p in clip.named_parameters() if not name.startswith("visual.") and name != "logit_scale"]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     seen: set[int] = set()
-    for step in range(STEPS):
+    for step in range(steps):
         chosen = rng.choice(words, WORDS_PER_STEP, replace=False)
         wordings = [[caption(word, state, rng) for state in (False, True) for word in chosen] for _ in range(2)]
         tokens = tokenize(wordings[0] + wordings[1])

@@ -112,10 +112,8 @@ def test_the_command_with_the_demo_clip(engine: Engines, tmp_path: Path, shots: 
     """ONNX and OpenVINO, each in a fresh process."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnxruntime")
-    module, run = (
-        AprilGan("demo", "demo", 224, adapters=None, class_name="bolt", k_shot=shots, visualizer=False),
-        engine(),
-    )
+    options = {"class_name": "bolt", "k_shot": shots, "visualizer": False}
+    module, run = AprilGan("demo", "demo", 112, adapters=None, **options), engine()
     run.validate(module, datamodule=golden_data(), verbose=False)
     run.trainer.save_checkpoint(tmp_path / "model.ckpt")
     shutil.copytree(IMAGES, tmp_path / "images")
