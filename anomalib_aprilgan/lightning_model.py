@@ -23,6 +23,7 @@ from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.memory_encoder import second_encoder
 from anomalib_aprilgan.clip.tiling import Tiling
 from anomalib_aprilgan.compat.anomalib import check_category, plain
+from anomalib_aprilgan.compat.datasets import allow_no_validation
 from anomalib_aprilgan.compat.lightning import current_datamodule, unrepeated
 from anomalib_aprilgan.compat.logs import log_once
 from anomalib_aprilgan.components.arguments import check_arguments, check_precision
@@ -230,7 +231,10 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     def setup(self, stage: str) -> None:
         """Check that the data fit the model; from here on checkpoints are written in one step."""
         keep_checkpoints(self.trainer)
-        check_for_evaluation(current_datamodule(self), self.adapters)
+        datamodule = current_datamodule(self)
+        for each in (datamodule, getattr(datamodule, "target", None)):  # the target of an AuxiliaryDataModule
+            allow_no_validation(each)
+        check_for_evaluation(datamodule, self.adapters)
 
     def on_fit_start(self) -> None:
         """Encode the names of the auxiliary categories."""

@@ -157,6 +157,7 @@ def make_model(tiny_arguments: dict) -> Models:
 @pytest.fixture
 def _no_log() -> Iterator[None]:
     """Keeps the log off the standard output, to which anomalib's command line has sent it if it ran before."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     yield
-    logging.disable(logging.NOTSET)
+    logging.disable(disabled)

@@ -168,13 +168,14 @@ def measure(scores: NDArray, maps: NDArray | None, truth: GroundTruth) -> dict[s
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Suppress progress bars, logs and warnings of libraries, which would repeat for each run."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 def predict(model: AnomalibModule, datamodule: AnomalibDataModule, grid: Grid, device: torch.device) -> Predictions:

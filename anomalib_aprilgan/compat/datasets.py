@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What anomalib 2.7.0's own data sets make of hidden files and broken links, and of masks that do not fit."""
+"""What anomalib 2.7.0 makes of hidden files, broken links, masks that do not fit, and of no validation data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import anomalib.data.datasets.image
+from anomalib.data import AnomalibDataModule
 from anomalib.data.errors import MisMatchError
+from anomalib.data.utils import ValSplitMode
 
 PACKAGE = anomalib.data.datasets.image.__name__
 MODULES = [module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")]
@@ -88,3 +90,23 @@ def _names(folder: Path) -> Iterator[tuple[str, str]]:
         label = str(path.parent.relative_to(folder))
         if path.is_file() and label not in {"good", "."} and not any(part[0] == "." for part in path.parts[-2:]):
             yield label, path.stem
+
+
+def allow_no_validation(datamodule: object) -> None:
+    """Have a data module of anomalib's with ``val_split_mode`` "none" validate on nothing.
+
+    It makes no ``val_data`` then, which its ``val_dataloader`` reads all the same. One that has a ``val_dataloader``
+    of its own keeps it.
+
+    Args:
+        datamodule: That is set up; any other object is left as it is.
+    """
+    if not isinstance(datamodule, AnomalibDataModule) or hasattr(datamodule, "val_data"):
+        return
+    inherited = type(datamodule).val_dataloader is AnomalibDataModule.val_dataloader
+    if inherited and datamodule.val_split_mode == ValSplitMode.NONE:
+        vars(datamodule)["val_dataloader"] = _no_batches
+
+
+def _no_batches() -> list[Any]:
+    return []
