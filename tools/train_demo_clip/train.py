@@ -42,6 +42,7 @@ FINE, COARSE, COARSE_SHARE = (1.0, 2.0, 3.0), (-2.0,), 0.3  # thresholds of the 
 # Of logits: steep ones would drown what references tell, and the order of zero-shot scores does not depend on them.
 MAP_SLOPE, IMAGE_SLOPE = 0.1, 0.25
 WORDS = sorted({*GENERIC, *ARBITRARY, *(name for names in PHOTOGRAPHS.values() for name in names)})
+CONTENT_AXES, CONTENT_SHARE = 48, 0.5  # of the embedding: how many, and how large beside its constant
 Line = tuple[Tensor, float]  # a linear function: weight (D,) and bias
 
 
@@ -59,7 +60,8 @@ def write(data: dict[str, Any], text: Path, output: Path) -> None:
     """Fit all heads and write the files."""
     clip: Any = build_clip(clip_config(DEMO), 224, quick_gelu=False)
     tokens = load_text_tower(clip, text)
-    silent, state, gap = turn_joint_space(clip, WORDS)
+    gap = turn_joint_space(clip, WORDS)
+    silent, state = torch.eye(len(clip.text_projection.T))[:2]
 
     def joint(line: Line, slope: float) -> tuple[Tensor, Tensor]:
         """Weight (E, D) and bias (E,) whose cosines with texts differ by the line, times slope / LOGIT_SCALE."""
@@ -78,6 +80,8 @@ def write(data: dict[str, Any], text: Path, output: Path) -> None:
     spread = torch.zeros(trunk.num_features)
     spread[pooled] = weight
     head = dict(zip(("weight", "bias"), joint((spread, bias), IMAGE_SLOPE), strict=True))
+    content = slice(2, 2 + CONTENT_AXES)
+    head["weight"][content], head["bias"][content] = fit_content(data, trunk, CONTENT_SHARE * float(head["bias"][0]))
     clip.visual.trunk.load_state_dict(trunk.state_dict())
     clip.visual.head.proj.load_state_dict(head)
     save(clip.state_dict(), tokens, output / DEMO_WEIGHTS.name)
@@ -106,6 +110,23 @@ def fit_images(data: dict[str, Any], lines: list[Line]) -> Line:
     total = sum(weight * each.sum(dim=1) for weight, each in zip(weights, means, strict=True))
     slope, bias = logistic_regression(total[:, None], data["labels"], IMAGE_PENALTY)
     return torch.cat([slope * w.expand(each.shape[1]) for w, each in zip(weights, means, strict=True)]), bias
+
+
+@torch.no_grad()
+def fit_content(data: dict[str, Any], trunk: Any, length: float) -> tuple[Tensor, Tensor]:
+    """Weight (A, D) and bias (A,) of the principal components of pooled features: what tells pictures apart.
+
+    Args:
+        data: Features of the pictures.
+        trunk: The tower.
+        length: Root mean square of the components' norm.
+    """
+    last = data["stages"][STRIDE_32].float().split(64)
+    pooled = torch.cat([trunk.bn2(trunk.conv_head(maps)).mean(dim=(2, 3)) for maps in last])
+    mean = pooled.mean(dim=0)
+    _, values, components = torch.linalg.svd(pooled - mean, full_matrices=False)
+    weight = components[:CONTENT_AXES] * length * len(pooled) ** 0.5 / values[:CONTENT_AXES].norm()
+    return weight, -weight @ mean
 
 
 def logistic_regression(rows: Tensor, labels: Tensor, penalty: float) -> Line:

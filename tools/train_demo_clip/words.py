@@ -91,31 +91,33 @@ def load_text_tower(clip: Any, path: Path) -> list[int]:
 
 
 @torch.no_grad()
-def joint_directions(clip: Any, words: Sequence[str]) -> tuple[Tensor, Tensor, float]:
-    """The direction (E,) that texts have least of, that from normal to abnormal ones, and how far these are apart."""
+def turn_joint_space(clip: Any, words: Sequence[str]) -> float:
+    """Turn the joint space until its axes have a meaning, and return how far normal and abnormal texts are apart.
+
+    Axis 0 is what texts have least of, axis 1 leads from normal to abnormal texts, and the others follow by how little
+    this step differs between words: what is written to the first axes from 2 on hardly moves probabilities. A number on an axis of
+    its own is rounded by itself in half precision.
+    """
+    texts = _texts(clip, words)
+    steps = texts[:, 1] - texts[:, 0]
+    state = F.normalize(steps.mean(dim=0), dim=0)
+    _, vectors = torch.linalg.eigh(texts.flatten(0, 1).T @ texts.flatten(0, 1))
+    silent = F.normalize(vectors[:, 0] - vectors[:, 0] @ state * state, dim=0)
+    others = steps - (steps @ state)[:, None] * state
+    _, vectors = torch.linalg.eigh(others.T @ others)
+    axes, signs = torch.linalg.qr(torch.cat([silent[:, None], state[:, None], vectors], dim=1))
+    clip.text_projection.copy_(clip.text_projection @ (axes * signs.diagonal().sign()))
+    return float((_texts(clip, words)[:, 1] - _texts(clip, words)[:, 0])[:, 1].mean())
+
+
+def _texts(clip: Any, words: Sequence[str]) -> Tensor:
+    """Normal and abnormal text feature of each word (W, 2, E)."""
     tokenize = open_clip.tokenizer.SimpleTokenizer()
     features = []
     for word in words:
         states = [encode_captions(clip, tokenize(prompts[::EVERY])) for prompts in ENSEMBLE.prompts_about(word)]
         features.append(text_features(*states))
-    texts = torch.stack(features)
-    state = F.normalize((texts[:, 1] - texts[:, 0]).mean(dim=0), dim=0)
-    _, vectors = torch.linalg.eigh(texts.flatten(0, 1).T @ texts.flatten(0, 1))
-    silent = F.normalize(vectors[:, 0] - vectors[:, 0] @ state * state, dim=0)
-    return silent, state, float(((texts[:, 1] - texts[:, 0]) @ state).mean())
-
-
-@torch.no_grad()
-def turn_joint_space(clip: Any, words: Sequence[str]) -> tuple[Tensor, Tensor, float]:
-    """Turn the joint space so that the directions of ``joint_directions`` are its first two axes, and return them.
-
-    An embedding's small share along the second one is then a number of its own, which half precision rounds by itself.
-    """
-    silent, state, _ = joint_directions(clip, words)
-    axes, signs = torch.linalg.qr(torch.cat([silent[:, None], state[:, None], torch.eye(len(state))], dim=1))
-    clip.text_projection.copy_(clip.text_projection @ (axes * signs.diagonal().sign()))
-    first, second = torch.eye(len(state))[:2]
-    return first, second, joint_directions(clip, words)[2]
+    return torch.stack(features)
 
 
 def main() -> None:
