@@ -57,7 +57,7 @@ class AprilGan(AprilGanExport, AprilGanPool, AprilGanTarget, AprilGanCheckpoint,
     """APRIL-GAN: zero- and few-shot anomaly detection with a frozen CLIP (arXiv:2305.17382).
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT.
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a small CNN.
         pretrained: open_clip tag, path of a checkpoint or folder, "demo", or None for random weights (tests).
         image_size: Height and width in pixels to which images are resized; a multiple of the patch size.
         layers: 1-based numbers of the tapped layers. None: four equal stages (ViT-L: 6, 12, 18, 24; CNN: 1 to 4).

@@ -25,6 +25,7 @@ STRIDES = (4, 8, 16, 32)
 # A small CLIP that open_clip does not know, and its adapters; trained by tools/train_demo_clip.
 DEMO = "demo"
 DEMO_CONFIG = Path(__file__).with_name("demo_clip.json")
+DEMO_LAYERS = (3, 4, 5)  # strides 8, 16 and 32
 DEMO_ADAPTERS = Path(__file__).with_name("demo_adapters.pth")
 
 
@@ -134,6 +135,8 @@ def checked_layers(
         ValueError: If a layer does not exist or the numbers do not rise.
     """
     depth = len(strides)
+    if layers is None and backbone == DEMO:
+        return list(DEMO_LAYERS)
     if layers is None:
         return default_layers(strides)
     layers = list(layers)

@@ -50,7 +50,7 @@ class ClipEncoder(nn.Module):
     It is always in eval mode, and never computes gradients.
 
     Args:
-        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a tiny ViT. A
+        backbone: open_clip architecture, path of an open_clip model configuration (.json), or "demo", a small CNN. A
             configuration itself if ``pretrained`` is None.
         pretrained: open_clip tag, path of a checkpoint (TorchScript, state dict or safetensors), "demo" for the
             weights of the backbone "demo", or None for random weights, which are the same every time, so that a

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
-"""The quality gate: how well the demo's CLIP finds defects on categories whose pictures nothing was trained on.
+"""The quality gate: how well the demo's CLIP, with its own adapters, finds defects on pictures it was not trained on.
 
 The minimum scores are a little below those that the documentation reports. Each part of the method is broken once, and
 the gate must notice.
@@ -8,6 +8,7 @@ the gate must notice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,34 +18,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_aprilgan import AprilGan, AuxiliaryDataModule, DemoDataModule
+from anomalib_aprilgan import AprilGan, DemoDataModule
 from anomalib_aprilgan.adapters import StageAdapters
 from anomalib_aprilgan.comparison.metrics import rank
 from anomalib_aprilgan.data import demo
 from anomalib_aprilgan.maps import map_maxima
 from anomalib_aprilgan.memory import distances
 from anomalib_aprilgan.torch_model import AprilGanModel
-from conftest import Engines
 
 pytestmark = pytest.mark.slow
-AUXILIARY = ["brick", "coins", "gravel", "page", "tissue"]
 HELD_OUT = ["grass", "moon", "retina", "stars"]
 K_SHOT = 4
 MINIMUM_SCORES = {
-    "zero-shot image AUROC": 0.885,
-    "zero-shot pixel AUROC": 0.905,
-    "zero-shot pixel F1-max": 0.55,
-    "4-shot image AUROC": 0.88,
-    "4-shot pixel AUROC": 0.96,
-    "4-shot pixel F1-max": 0.60,
-    "stage 1 zero-shot pixel AUROC": 0.88,
-    "stage 2 zero-shot pixel AUROC": 0.90,
-    "stage 3 zero-shot pixel AUROC": 0.895,
-    "stage 4 zero-shot pixel AUROC": 0.86,
-    "stage 1 4-shot pixel AUROC": 0.905,
-    "stage 2 4-shot pixel AUROC": 0.925,
-    "stage 3 4-shot pixel AUROC": 0.94,
-    "stage 4 4-shot pixel AUROC": 0.945,
+    "zero-shot image AUROC": 0.72,
+    "zero-shot pixel AUROC": 0.955,
+    "zero-shot pixel F1-max": 0.415,
+    "4-shot image AUROC": 0.79,
+    "4-shot pixel AUROC": 0.955,
+    "4-shot pixel F1-max": 0.365,
+    "stage 1 zero-shot pixel AUROC": 0.845,
+    "stage 2 zero-shot pixel AUROC": 0.915,
+    "stage 3 zero-shot pixel AUROC": 0.915,
+    "stage 1 4-shot pixel AUROC": 0.815,
+    "stage 2 4-shot pixel AUROC": 0.87,
+    "stage 3 4-shot pixel AUROC": 0.865,
 }
 Figures = dict[str, float]
 
@@ -54,7 +51,7 @@ class Category:
     """What the encoder says about a category's images: references first, then the test images; labels and masks."""
 
     name: str
-    encoded: list[Tensor]  # embedding (K + B, E) and four stages (K + B, N, D)
+    encoded: list[Tensor]  # embedding (K + B, E) and three stages (K + B, N, D)
     labels: np.ndarray
     masks: np.ndarray
 
@@ -78,12 +75,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(root: Path, engine: Engines) -> AprilGanModel:
-    """The demo's CLIP with adapters trained on the auxiliary categories, as configs/demo.yaml does it."""
-    module = AprilGan("demo", "demo", 224, adapters=None, evaluator=False, visualizer=False)
-    data = AuxiliaryDataModule(DemoDataModule(root), categories=AUXILIARY, num_workers=0)
-    engine(max_epochs=3, limit_val_batches=0).fit(module, datamodule=data)
-    return module.model.eval()
+def model() -> AprilGanModel:
+    """The demo's CLIP as it is shipped."""
+    return AprilGan("demo", "demo", 224, evaluator=False, visualizer=False).model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +145,9 @@ def figures(model: AprilGanModel, category: Category, spoil: Callable, all_shots
         values[f"{name} pixel AUROC"] = pixels.auroc()
         values[f"{name} pixel F1-max"] = pixels.f1_max()
         for stage, patches in enumerate(map(torch.cat, zip(*stages, strict=True)), start=1):
-            values[f"stage {stage} {name} pixel AUROC"] = rank(patches.flatten().numpy(), by_patch(category)).auroc()
+            values[f"stage {stage} {name} pixel AUROC"] = rank(
+                patches.flatten().numpy(), by_patch(category, patches.shape[1])
+            ).auroc()
     return values
 
 
@@ -165,9 +161,10 @@ def stage_scores(model: AprilGanModel, images: Tensor) -> list[Tensor]:
             for tokens in model.adapters(stages)]  # fmt: skip
 
 
-def by_patch(category: Category) -> np.ndarray:
-    """Whether a tenth of each patch is defective, (B * N,)."""
-    patches = category.masks.reshape(len(category.masks), 28, 8, 28, 8)
+def by_patch(category: Category, n: int) -> np.ndarray:
+    """Whether a tenth of each of N patches per image is defective, (B * N,)."""
+    side = math.isqrt(n)
+    patches = category.masks.reshape(len(category.masks), side, 224 // side, side, 224 // side)
     return (patches.mean(axis=(2, 4)) > 0.1).flatten()
 
 
@@ -191,7 +188,9 @@ def test_bfloat16_ranks_as_float32(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = measure(replayed, rounded)
     for name in (f"{shots} {what} AUROC" for shots in ("zero-shot", "4-shot") for what in ("image", "pixel")):
-        assert mixed[name] == pytest.approx(full[name], abs=0.005), name
+        # The text score tells damage by small differences, which the tower's rounding moves: docs/demo_model.md.
+        bound = 0.01 if "image" in name else 0.005
+        assert mixed[name] == pytest.approx(full[name], abs=bound), name
 
 
 # --- the gate notices what is broken ---
@@ -205,12 +204,13 @@ def test_gate_notices_untrained_adapters(replayed: AprilGanModel, categories: li
     assert values["zero-shot pixel F1-max"] < MINIMUM_SCORES["zero-shot pixel F1-max"] - 0.10
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_gate_notices_a_broken_stage(replayed: AprilGanModel, categories: list[Category], stage: int) -> None:
     """Its tokens come transposed: right values at wrong places."""
 
     def transposed(tokens: Tensor) -> Tensor:
-        return tokens.unflatten(1, (28, 28)).transpose(1, 2).flatten(1, 2)
+        side = math.isqrt(tokens.shape[1])
+        return tokens.unflatten(1, (side, side)).transpose(1, 2).flatten(1, 2)
 
     broken = [
         Category(each.name, [transposed(part) if number == stage else part for number, part in enumerate(each.encoded)],

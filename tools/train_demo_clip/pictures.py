@@ -9,7 +9,6 @@ microaneurysms).
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import cv2
@@ -39,25 +38,23 @@ PHOTOGRAPHS = {
 }
 SURFACES = {"brick", "coins", "gravel", "tissue", "page", "cell", "fur"}  # seen more often than other photographs
 POOL_SIDE = 320
-N_DRAWN = 1500
-N_SHUFFLED = 180
+N_DRAWN, N_SHUFFLED = 375, 45
 Named = tuple[list[str], NDArray[np.uint8]]
 
 
-def make_pool(seed: int, share: float = 1.0) -> list[Named]:
+def make_pool(seed: int) -> list[Named]:
     """Names and picture (H, W, 3), uint8, of all that views are taken of; photographs several times."""
     rng = np.random.default_rng([seed, 0])
     photographs = [(names, _read(name)) for name, names in PHOTOGRAPHS.items()]
     drawn = []
-    for index in range(math.ceil(N_DRAWN * share)):
+    for index in range(N_DRAWN):
         draw = DRAWINGS[index % len(DRAWINGS)]
         drawn.append(draw(POOL_SIDE, rng))
     shuffled = [
-        (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng))
-        for i in range(math.ceil(N_SHUFFLED * share))
+        (["texture", "pattern"], _shuffled(photographs[i % len(photographs)][1], rng)) for i in range(N_SHUFFLED)
     ]
     surfaces = [each for each in photographs if set(each[0]) & SURFACES]
-    return photographs * 40 + surfaces * 80 + drawn + shuffled
+    return photographs * 10 + surfaces * 20 + drawn + shuffled
 
 
 def views(pool: list[Named], side: int, rng: Rng) -> tuple[str, Array, Array]:

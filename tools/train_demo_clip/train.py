@@ -1,155 +1,166 @@
 # Copyright (C) 2026 the anomalib-aprilgan authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Train the small CLIP of the demo on generated pictures and captions, and write it as the package's file.
+"""Fit the heads of the demo's CLIP on features of the frozen tower, and write the package's two files.
 
-    python tools/train_demo_clip/train.py --output demo_clip.safetensors
+    python tools/train_demo_clip/features.py --output features.pt
+    python tools/train_demo_clip/train.py --features features.pt --output anomalib_aprilgan/clip
 
-On CPU, memory that is handed back and asked for again in each step costs more than the arithmetic: set
-MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_TOP_PAD_=1000000000.
+Every head is a logistic regression. That of each stage tells damaged from sound patches and becomes the stage's
+adapter; that of the image embedding tells damaged from sound pictures by means of patch detectors. In the joint space,
+a logit is written along the direction from normal to abnormal texts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from batches import Batches, Phase
-from beginning import initialise, watch_for_damage
-from model import Heads, encode_captions, encode_images, image_loss, memory_loss, patch_loss, state_lean
-from numpy.typing import NDArray
-from open_clip.model import CLIP
-from pictures import make_pool
+from captions import ARBITRARY, GENERIC
+from detectors import detect_at_end, lead_through
+from features import load
+from pictures import PHOTOGRAPHS
 from storage import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
-from words import STEPS, learn_words
+from tower import STAGES, imagenet_trunk
+from words import load_text_tower, turn_joint_space
 
-from anomalib_aprilgan.clip.configuration import DEMO_CONFIG, IMAGE_MEAN, IMAGE_STD
+from anomalib_aprilgan.clip.configuration import DEMO, DEMO_ADAPTERS, clip_config
+from anomalib_aprilgan.clip.weights import DEMO_WEIGHTS
+from anomalib_aprilgan.compat.open_clip import build_clip
+from anomalib_aprilgan.maps import LOGIT_SCALE
 
-LEARNING_RATE, WARMUP = 1.5e-3, 0.01  # the warm-up as a share of all
-HEAD_SHARE, MEMORY_SHARE = 0.5, 4.0  # of each stage's own loss, and of the one of references
-LOG_EVERY, SAVE_EVERY = 200, 1000  # steps
-PHASES = [
-    Phase(steps=19000, pairs=4, side=112),
-    Phase(steps=2400, pairs=4, side=168),
-    Phase(steps=1700, pairs=4, side=224),
-]
+PATCH_PENALTY, IMAGE_PENALTY = 1e-3, 1e-2
+DAMAGED = 0.2  # share of a patch from which on it counts as damaged
+PER_PICTURE = 5, 10  # damaged and sound patches, on average
+STRIDE_16, STRIDE_32 = 1, 2  # among the stages
+FINE, COARSE, COARSE_SHARE = (1.0, 2.0, 3.0), (-2.0,), 0.3  # thresholds of the detectors' logits at both strides
+# Of logits: steep ones would drown what references tell, and the order of zero-shot scores does not depend on them.
+MAP_SLOPE, IMAGE_SLOPE = 0.1, 0.25
+WORDS = sorted({*GENERIC, *ARBITRARY, *(name for names in PHOTOGRAPHS.values() for name in names)})
+CONTENT_AXES, CONTENT_SHARE = 48, 0.5  # of the embedding: how many, and how large beside its constant
+Line = tuple[Tensor, float]  # a linear function: weight (D,) and bias
 
 
 def main() -> None:
-    """Read the arguments and train."""
+    """Read the arguments, fit and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of steps and drawings, for trials")
+    parser.add_argument("--features", type=Path, required=True, help="file of features.py")
+    parser.add_argument("--text", type=Path, default=DEMO_WEIGHTS, help="file with the text tower, see words.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the two files")
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    phases = [Phase(max(1, round(p.steps * arguments.scale)), p.pairs, p.side) for p in PHASES]
-    train(phases, arguments.seed, arguments.output, min(1.0, arguments.scale))
+    write(load(arguments.features), arguments.text, arguments.output)
 
 
-def train(phases: list[Phase], seed: int, output: Path, share: float) -> None:
-    """Train through all phases, with a share of drawings and captions; the file is written anew every few minutes."""
-    config = json.loads(DEMO_CONFIG.read_text())
-    clip = CLIP(**config)
-    if not getattr(clip.transformer, "batch_first", False):
-        msg = "This script needs an open_clip whose blocks take (B, N, D): pip install 'open_clip_torch>=3,<4'."
-        raise SystemExit(msg)
-    initialise(clip)
-    pool = make_pool(seed, share)
-    seen = learn_words(clip, sorted({name for names, _ in pool for name in names}), seed, math.ceil(STEPS * share))
-    watch_for_damage(clip)
-    heads = Heads(clip.visual)
-    batches = Batches(pool, phases, config["vision_cfg"]["patch_size"], seed)
-    rates = schedule(batches.sizes)
-    optimizers, log = make_optimizers(clip.visual, heads), Log()
-    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
-    for step, (batch, rate) in enumerate(zip(loader, rates, strict=True), start=1):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * rate
-        log.add(step, learn(clip, heads, optimizers, batch))
-        if step % SAVE_EVERY == 0 or step == len(batches):
-            save(clip.state_dict(), seen, output)
+def write(data: dict[str, Any], text: Path, output: Path) -> None:
+    """Fit all heads and write the files."""
+    clip: Any = build_clip(clip_config(DEMO), 224, quick_gelu=False)
+    tokens = load_text_tower(clip, text)
+    gap = turn_joint_space(clip, WORDS)
+    silent, state = torch.eye(len(clip.text_projection.T))[:2]
+
+    def joint(line: Line, slope: float) -> tuple[Tensor, Tensor]:
+        """Weight (E, D) and bias (E,) whose cosines with texts differ by the line, times slope / LOGIT_SCALE."""
+        weight, bias = line
+        return state[:, None] * weight, state * bias + silent * (LOGIT_SCALE * gap / slope)
+
+    lines = [fit_stage(data, number) for number in range(len(STAGES))]
+    adapters = {}
+    for number, line in enumerate(lines):
+        adapters[f"fc.{number}.weight"], adapters[f"fc.{number}.bias"] = joint(line, MAP_SLOPE)
+    torch.save({"trainable_linearlayer": adapters}, output / DEMO_ADAPTERS.name)
+    weight, bias = fit_images(data, lines)
+    trunk = imagenet_trunk()
+    pooled = lead_through(trunk, *_shifted(lines[STRIDE_16], FINE))
+    pooled += detect_at_end(trunk, *_shifted(lines[STRIDE_32], COARSE))
+    spread = torch.zeros(trunk.num_features)
+    spread[pooled] = weight
+    head = dict(zip(("weight", "bias"), joint((spread, bias), IMAGE_SLOPE), strict=True))
+    content = slice(2, 2 + CONTENT_AXES)
+    head["weight"][content], head["bias"][content] = fit_content(data, trunk, CONTENT_SHARE * float(head["bias"][0]))
+    clip.visual.trunk.load_state_dict(trunk.state_dict())
+    clip.visual.head.proj.load_state_dict(head)
+    save(clip.state_dict(), tokens, output / DEMO_WEIGHTS.name)
 
 
-def learn(
-    clip: CLIP, heads: Heads, optimizers: list[torch.optim.Optimizer], batch: tuple[Tensor, Tensor, Tensor]
-) -> NDArray[np.float64]:
-    """One step; return the figures of the log."""
-    pictures, shares, tokens = batch
-    room = math.isqrt(len(clip.visual.positional_embedding) - 1) - math.isqrt(shares.shape[1])
-    row, column = torch.randint(room + 1, (2,)).tolist()
-    loss, figures = losses(clip, heads, pictures, shares, tokens, (row, column))
-    clip.zero_grad()
-    heads.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_([*clip.visual.parameters(), *heads.parameters()], 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-    return figures
+def fit_stage(data: dict[str, Any], number: int) -> Line:
+    """Tell damaged from sound patches of a stage."""
+    maps = data["stages"][number]
+    shares = F.adaptive_avg_pool2d(data["masks"][:, None], maps.shape[-2:]).flatten(1)
+    draw = torch.Generator().manual_seed(0)
+    chosen = []
+    for wanted, count in zip((shares > DAMAGED, shares == 0), PER_PICTURE, strict=True):
+        places = wanted.nonzero()
+        chosen.append(places[torch.randperm(len(places), generator=draw)[: count * len(maps)]])
+    tokens = maps.flatten(2).transpose(1, 2)
+    rows = torch.cat([tokens[places[:, 0], places[:, 1]] for places in chosen]).float()
+    labels = torch.cat([torch.ones(len(chosen[0])), torch.zeros(len(chosen[1]))])
+    return logistic_regression(rows, labels, PATCH_PENALTY)
 
 
-class Log:
-    """Prints means of the steps' figures."""
-
-    def __init__(self) -> None:
-        self.sums, self.begin = np.zeros(8), time.time()
-
-    def add(self, step: int, figures: NDArray[np.float64]) -> None:
-        """Count a step's figures: losses of pictures, references, last tokens and stages, share of right states."""
-        self.sums += figures
-        if step % LOG_EVERY:
-            return
-        minutes, cpu = (time.time() - self.begin) / 60, time.process_time() / 60
-        image, memory, last, *stages, right = self.sums / LOG_EVERY
-        print(
-            f"step {step:5} | {minutes:5.1f} min, {cpu:5.1f} CPU min | loss image {image:.3f} references {memory:.3f} "
-            f"last {last:.3f} stages {' '.join(f'{each:.3f}' for each in stages)} | state right {right:.3f}",
-            flush=True,
-        )
-        self.sums[:] = 0
+def fit_images(data: dict[str, Any], lines: list[Line]) -> Line:
+    """Tell damaged from sound pictures by a sum of the detectors' means, whose proportions are fixed."""
+    detectors = ((STRIDE_16, FINE, 1.0), (STRIDE_32, COARSE, COARSE_SHARE))
+    means = [_detected(data["stages"][at], lines[at], thresholds) for at, thresholds, _ in detectors]
+    weights = [share / each.sum(dim=1).std() for each, (_, _, share) in zip(means, detectors, strict=True)]
+    total = sum(weight * each.sum(dim=1) for weight, each in zip(weights, means, strict=True))
+    slope, bias = logistic_regression(total[:, None], data["labels"], IMAGE_PENALTY)
+    return torch.cat([slope * w.expand(each.shape[1]) for w, each in zip(weights, means, strict=True)]), bias
 
 
-def losses(
-    clip: CLIP, heads: Heads, pictures: Tensor, shares: Tensor, tokens: Tensor, corner: tuple[int, int]
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """The loss, and for the log its parts and the share of pictures nearer to the caption of their own state."""
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD))
-    embeddings, last, stages = encode_images(clip.visual, (pictures / 255 - mean) / std, corner)
-    with torch.no_grad():
-        text = F.normalize(encode_captions(clip, tokens), dim=-1)
-        lean = state_lean(F.normalize(embeddings, dim=-1)[:, None], text)[:, 0]
-        right = torch.cat([lean[: len(shares)] < 0, lean[len(shares) :] > 0]).float().mean()
-    image, memory = image_loss(embeddings, text), memory_loss(heads, stages, shares)
-    own = [patch_loss(head(tokens), shares, text) for head, tokens in zip(heads.maps, stages, strict=True)]
-    patches = patch_loss(last, shares, text)
-    loss = image + MEMORY_SHARE * memory + patches + HEAD_SHARE * torch.stack(own).sum()
-    return loss, np.array([each.item() for each in (image, memory, patches, *own, right)])
+@torch.no_grad()
+def fit_content(data: dict[str, Any], trunk: Any, length: float) -> tuple[Tensor, Tensor]:
+    """Weight (A, D) and bias (A,) of the principal components of pooled features: what tells pictures apart.
+
+    Args:
+        data: Features of the pictures.
+        trunk: The tower.
+        length: Root mean square of the components' norm.
+    """
+    last = data["stages"][STRIDE_32].float().split(64)
+    pooled = torch.cat([trunk.bn2(trunk.conv_head(maps)).mean(dim=(2, 3)) for maps in last])
+    mean = pooled.mean(dim=0)
+    _, values, components = torch.linalg.svd(pooled - mean, full_matrices=False)
+    weight = components[:CONTENT_AXES] * length * len(pooled) ** 0.5 / values[:CONTENT_AXES].norm()
+    return weight, -weight @ mean
 
 
-def make_optimizers(visual: nn.Module, heads: Heads) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for all else of the image tower and for its heads."""
-    blocks = [p for name, p in visual.named_parameters() if "resblocks" in name and p.ndim == 2]
-    rest = [p for name, p in visual.named_parameters() if not ("resblocks" in name and p.ndim == 2)]
-    return [
-        torch.optim.Muon(blocks, lr=LEARNING_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([*rest, *heads.parameters()], lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+def logistic_regression(rows: Tensor, labels: Tensor, penalty: float) -> Line:
+    """Both labels weigh the same; the penalty is on squared weights of standardised columns."""
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0) + 1e-6
+    scaled = (rows - mean) / deviation
+    share = labels.mean()
+    importance = torch.where(labels > 0.5, 0.5 / share, 0.5 / (1 - share))
+    found = torch.zeros(rows.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([found], max_iter=40, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = scaled @ found[:-1] + found[-1]
+        value = F.binary_cross_entropy_with_logits(logits, labels, importance) + penalty * found[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    weight = found.detach()[:-1] / deviation
+    return weight, float(found.detach()[-1] - weight @ mean)
 
 
-def schedule(sizes: list[Phase]) -> NDArray[np.float64]:
-    """Share of the learning rate in each step: a warm-up, then a line to zero, by the pixels that were seen."""
-    pixels = np.cumsum([phase.pairs * phase.side**2 for phase in sizes])
-    progress = pixels / pixels[-1]
-    return np.minimum(progress / WARMUP, 1 - progress + progress[0])
+def _detected(maps: Tensor, line: Line, thresholds: Sequence[float]) -> Tensor:
+    """Means (B, T) over patches of what the detectors say of feature maps (B, D, h, w)."""
+    weight, biases = _shifted(line, thresholds)
+    logits = torch.einsum("bdhw,d->bhw", maps.float(), weight)
+    return torch.stack([(logits + bias).clamp(0, 6).mean(dim=(1, 2)) for bias in biases], dim=1)
+
+
+def _shifted(line: Line, thresholds: Sequence[float]) -> tuple[Tensor, list[float]]:
+    """A detector's weight, and its biases for each threshold."""
+    weight, bias = line
+    return weight, [bias - threshold for threshold in thresholds]
 
 
 if __name__ == "__main__":
