@@ -95,8 +95,8 @@ def turn_joint_space(clip: Any, words: Sequence[str]) -> float:
     """Turn the joint space until its axes have a meaning, and return how far normal and abnormal texts are apart.
 
     Axis 0 is what texts have least of, axis 1 leads from normal to abnormal texts, and the others follow by how little
-    this step differs between words: what is written to the first axes from 2 on hardly moves probabilities. A number on an axis of
-    its own is rounded by itself in half precision.
+    this step differs between words: what is written to the first axes from 2 on hardly moves probabilities. A number on
+    an axis of its own is rounded by itself in half precision.
     """
     texts = _texts(clip, words)
     steps = texts[:, 1] - texts[:, 0]
