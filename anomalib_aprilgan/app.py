@@ -192,12 +192,12 @@ def build_page(inspector: Inspector) -> Blocks:
     def inspect(images: list[str] | None, class_name: str, references: list[str] | None) -> list[Any]:
         if not images:
             msg = "Drop an image first."
-            raise gradio.Error(msg)
+            raise gradio.Error(msg, print_exception=False)
         try:
             with uploads.answering([*images, *(references or [])]):
                 found = inspector.inspect_all(images, class_name, references or [])
         except ValueError as error:
-            raise gradio.Error(str(error)) from error
+            raise gradio.Error(str(error), print_exception=False) from error
         rows = [row for _, row in found]
         pictures = [
             framed(inspector.visualizer.panels(item), f"{row['image_path']}   score {row['pred_score']:.3f}")

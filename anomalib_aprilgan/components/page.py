@@ -18,7 +18,12 @@ from anomalib_aprilgan.components.predictions import COLUMNS, NO_THRESHOLD, as_t
 
 MIDDLE = 0.5  # the threshold among normalised scores
 BY_HAND = "the slider"
-SHOWN = {"image_path": "image", "pred_score": "score", "pred_label": "decision", "percentile": "percentile"}
+SHOWN = {
+    "image_path": "image",
+    "pred_score": "score",
+    "pred_label": "decision",
+    "percentile": "percentile among the references",
+}
 
 Row = Mapping[str, Any]  # of the table of predictions
 

@@ -210,6 +210,8 @@ def test_upload_type_and_see_a_map(inspector: Inspector, browser: Any, address: 
 
     wait = WebDriverWait(browser, 60)
     browser.get(address)
+    find("#inspect").click()
+    wait.until(lambda page: "Drop an image first." in page.page_source)
     find("#image input[type=file]").send_keys(str(DEFECT))
     find("#references input[type=file]").send_keys("\n".join(map(str, REFERENCES)))
     find("#class_name textarea, #class_name input").send_keys("bolt")

@@ -127,3 +127,4 @@ def test_the_page_in_a_browser(browser: Any, tmp_path: Path) -> None:  # noqa: F
     assert min(widths) > 0
     assert "5 of 20" in browser.find_element("tag name", "body").text
     assert browser.execute_script("return performance.getEntriesByType('resource').length") in {0, len(widths)}
+    assert browser.get_log("browser") == []

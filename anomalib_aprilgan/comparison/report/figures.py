@@ -45,7 +45,7 @@ def _draw_histogram(axis: Any, scores: Scores) -> None:
     if scores.threshold is not None:
         axis.axvline(scores.threshold, color="black", linestyle="--", label=f"threshold {scores.threshold:.4g}")
     axis.set(xlabel=scores.kind, ylabel="images")
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, not on them
 
 
 def png(figure: Figure) -> bytes:
