@@ -22,6 +22,7 @@ from anomalib_aprilgan import AprilGan
 from anomalib_aprilgan.clip.configuration import DEMO_ADAPTERS, DEMO_CONFIG
 from anomalib_aprilgan.clip.encoder import ClipEncoder
 from anomalib_aprilgan.clip.weights import DEMO_WEIGHTS, find_weights
+from anomalib_aprilgan.compat.open_clip import build_clip
 from anomalib_aprilgan.data.released_adapters import shipped_adapters
 from anomalib_aprilgan.prompts import PromptEnsemble
 from conftest import ROOT
@@ -115,6 +116,16 @@ def test_detectors_arrive_at_the_end_of_the_tower(monkeypatch: pytest.MonkeyPatc
         logits = torch.einsum("bdhw,d->bhw", features, weight)
         expected = torch.stack([(logits + bias).clamp(0, 6).mean(dim=(1, 2)) for bias in biases], dim=1)
         torch.testing.assert_close(end.mean(dim=(2, 3))[:, channels], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_captions_without_padding_have_the_embeddings_of_open_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+    import words
+
+    clip = build_clip(json.loads(DEMO_CONFIG.read_text()), 224, quick_gelu=False).eval()
+    tokens = SimpleTokenizer()(["moon", "a photo of a damaged bottle."])
+    with torch.no_grad():
+        torch.testing.assert_close(words.encode_captions(clip, tokens), clip.encode_text(tokens), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow

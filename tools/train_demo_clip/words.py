@@ -72,7 +72,10 @@ def encode_captions(clip: Any, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(dim=-1)
     length = int(ends.max()) + 1
     x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+    batch_first = getattr(clip.transformer, "batch_first", False)  # open_clip 2.24.0 has no such attribute
+    x = x if batch_first else x.transpose(0, 1)
     x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+    x = x if batch_first else x.transpose(0, 1)
     return clip.ln_final(x)[torch.arange(len(x)), ends] @ clip.text_projection
 
 
