@@ -57,8 +57,8 @@ def compare(
         backend: joblib's: processes of this machine, or a Ray or Dask cluster.
         n_jobs: Workers; -1: as many as there are cores, or workers of the cluster.
         memory_limit: GiB for maps and memory banks of the runs that all workers have at hand, and a quarter of it for
-            decoded test images; default: half, and an eighth, of what is free. With less, an AprilGan passes more often
-            over the test images.
+            decoded images, first those of trainings; default: half, and an eighth (in trainings: half), of what is
+            free. With less, an AprilGan passes more often over the test images.
 
     Raises:
         SystemExit: If a run failed, or with a message if the configuration is wrong.

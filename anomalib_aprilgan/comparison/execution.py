@@ -44,7 +44,7 @@ def run_grid(
         backend: joblib's: "loky", "ray" or "dask".
         n_jobs: Workers; -1: as many as there are.
         memory_limit: GiB for maps and memory banks of the runs that all workers have at hand, and a quarter of it for
-            decoded test images; None: half, and an eighth, of what is free.
+            decoded images, first those of trainings; None: half, and an eighth (in trainings: half), of what is free.
 
     Raises:
         ValueError: If a class, argument or category of the grid is wrong, or ``output`` has results of other settings.
@@ -85,7 +85,8 @@ def _run_missing(
     jobs = [job for job in now if job not in done]
     failed = []
     progress.begin(len(jobs), len(done))
-    ready = with_adapters(grid, output, training, {job.model for job in jobs})
+    memory = None if how[-1] is None else how[-1] * GIB / 4
+    ready = with_adapters(grid, output, training, {job.model for job in jobs}, memory)
     for job, row, thumbnails in _results(ready, jobs, *how, progress.console):
         row.update(now[job], settings=grid.settings(job.model, job.dataset))
         check_unmixed([row], [facts_of(job, grid, categories, training)], str(path))  # files may change meanwhile

@@ -27,7 +27,7 @@ from anomalib_aprilgan.comparison.fingerprints import Fingerprints, argument_fin
 from anomalib_aprilgan.comparison.grid import Grid, ModelSpec, Training
 from anomalib_aprilgan.comparison.progress import TrainingProgress, stage
 from anomalib_aprilgan.comparison.runs import QUIET, silence
-from anomalib_aprilgan.data.auxiliary import categories_to_train_on
+from anomalib_aprilgan.data.auxiliary import AuxiliaryDataModule, categories_to_train_on
 from anomalib_aprilgan.lightning_model import AprilGan
 
 
@@ -49,9 +49,16 @@ def _fingerprints(spec: ModelSpec, train: Training, name: str) -> Fingerprints:
     return {"training images": samples_hash(samples_of(_data(train, name).train_data))}
 
 
-def _data(train: Training, name: str, stage: TrainerFn | None = None) -> AnomalibDataModule:
-    """The data module to train with, set up; for ``TrainerFn.FITTING`` all its files are decoded."""
+def _data(
+    train: Training, name: str, stage: TrainerFn | None = None, memory: float | None = None
+) -> AnomalibDataModule:
+    """The data module to train with, set up; for ``TrainerFn.FITTING`` all its files are decoded.
+
+    They are held up to ``memory`` bytes (None: half of what is free).
+    """
     datamodule = instantiate(AnomalibDataModule, train.data["class_path"], train.data.get("init_args", {}))
+    if isinstance(datamodule, AuxiliaryDataModule):
+        datamodule.memory_for_files = memory
     check_root(getattr(datamodule, "auxiliary", datamodule), f"`models.{name}.train`")
     with named_problems(f"The data of `models.{name}.train`", "Correct the files, or choose other `categories`."):
         datamodule.prepare_data()
@@ -60,7 +67,13 @@ def _data(train: Training, name: str, stage: TrainerFn | None = None) -> Anomali
     return datamodule
 
 
-def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints], names: Collection[str]) -> Grid:
+def with_adapters(
+    grid: Grid,
+    output: Path,
+    training: Mapping[str, Fingerprints],
+    names: Collection[str],
+    memory: float | None = None,
+) -> Grid:
     """The grid with each model's ``train`` replaced by trained adapters, which are kept in ``output``.
 
     Args:
@@ -68,6 +81,7 @@ def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints]
         output: Its folder.
         training: What ``training_fingerprints`` returned.
         names: Of the models that are run; the others are not trained.
+        memory: Bytes for decoded files; None: for each model half of what is free.
 
     Raises:
         ValueError: If an image or mask can't be used; nothing has been trained then.
@@ -78,7 +92,8 @@ def with_adapters(grid: Grid, output: Path, training: Mapping[str, Fingerprints]
     modules = {}
     for number, (path, name) in enumerate(missing.items()):
         stage(f"checking the training images of {name}", number, len(missing), "models")
-        modules[path] = _data(trained[name], name, TrainerFn.FITTING)
+        share = None if memory is None else memory / len(missing)
+        modules[path] = _data(trained[name], name, TrainerFn.FITTING, share)
     for path, name in missing.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         trainer = {**grid.trainer, "max_epochs": trained[name].max_epochs}

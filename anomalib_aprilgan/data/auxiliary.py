@@ -74,6 +74,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         self.categories = categories
         self.mosaic_probability = mosaic_probability
         self.category = target.category if target is not None else ""
+        self.memory_for_files: float | None = None  # bytes that a training holds decoded; None: half of what is free
         self._next_epoch, self._seen = 0, 0
 
     @property
@@ -104,7 +105,8 @@ class AuxiliaryDataModule(AnomalibDataModule):
         if not hasattr(self, "train_data"):
             self._setup(stage)
         if stage == TrainerFn.FITTING:
-            self.train_data.check_files(memory=free_bytes() / 2 / (self.trainer.num_devices if self.trainer else 1))
+            half = free_bytes() / 2 / (self.trainer.num_devices if self.trainer else 1)
+            self.train_data.check_files(memory=half if self.memory_for_files is None else self.memory_for_files)
         self._update_augmentations()
 
     def teardown(self, stage: str) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from anomalib_aprilgan.comparison import execution
 from anomalib_aprilgan.comparison.grid import DataSpec, Grid, ModelSpec, Training
+from anomalib_aprilgan.comparison.sweep import GIB
 from conftest import DATASET
 
 
@@ -105,3 +106,18 @@ def test_unusable_training_data_are_named(tmp_path: Path, grid: Grid, spoil: Cal
     spoil(tmp_path / "data/fabric")
     with pytest.raises((ValueError, FileNotFoundError), match=f"`models.A.train`.*{message}|{message}"):
         execution.run_grid(replace(grid, datasets={"parts": spec}), tmp_path / "output")
+
+
+@pytest.mark.parametrize("images", [0, 3, 100])
+def test_training_images_are_held_in_a_quarter_of_the_limit(
+    tmp_path: Path, grid: Grid, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    held = []
+    monkeypatch.setattr("anomalib_aprilgan.comparison.training._train", lambda _, data, *__: held.append(data))
+    monkeypatch.setattr(execution, "_results", lambda *_: ())
+    with Image.open(next((tmp_path / "data/fabric/test").rglob("*.png"))) as image:
+        size = 3 * image.width * image.height
+    execution.run_grid(grid, tmp_path / "output", memory_limit=4 * (images + 0.1) * size / GIB)
+    files, samples = held[0].train_data.files, held[0].train_data.samples
+    everything = len(samples) * size + int(samples.label_index.sum()) * size // 3
+    assert files.nbytes == min(images * size, everything)
