@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from anomalib_aprilgan import AuxiliaryDataModule
 from anomalib_aprilgan.comparison import progress
 from anomalib_aprilgan.comparison.progress import PredictionProgress, TrainingProgress, showing_progress, stage
+from anomalib_aprilgan.comparison.runs import silence
 from conftest import Engines, Models, golden_data
 
 
@@ -84,3 +86,17 @@ def test_batches_of_a_training(engine: Engines, make_model: Models, reported: li
     trainer = engine(callbacks=[TrainingProgress("adapters")], max_epochs=2, limit_val_batches=0)
     trainer.fit(make_model(adapters=None), datamodule=data)
     assert reported == [("training adapters, 2 epochs", done, 4, "batches") for done in range(5)]
+
+
+def test_logs_are_as_silent_after_a_run_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    logging.disable(logging.ERROR)
+    try:
+        with silence():
+            assert logging.root.manager.disable == logging.WARNING
+        assert logging.root.manager.disable == logging.ERROR
+    finally:
+        logging.disable(logging.NOTSET)
+    with silence():
+        logging.getLogger("any").warning("not said")
+    logging.getLogger("any").warning("said")
+    assert caplog.messages == ["said"]
