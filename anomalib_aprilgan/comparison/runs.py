@@ -169,7 +169,7 @@ def measure(scores: NDArray, maps: NDArray | None, truth: GroundTruth) -> dict[s
 def silence() -> Iterator[None]:
     """Suppress progress bars, logs and warnings of libraries, which would repeat for each run."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

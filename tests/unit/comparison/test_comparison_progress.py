@@ -92,7 +92,7 @@ def test_logs_are_as_silent_after_a_run_as_before(caplog: pytest.LogCaptureFixtu
     logging.disable(logging.ERROR)
     try:
         with silence():
-            assert logging.root.manager.disable == logging.WARNING
+            assert logging.root.manager.disable == logging.ERROR
         assert logging.root.manager.disable == logging.ERROR
     finally:
         logging.disable(logging.NOTSET)
