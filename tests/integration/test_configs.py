@@ -12,7 +12,7 @@ from anomalib.cli import AnomalibCLI
 from anomalib_aprilgan import AprilGan
 from conftest import ROOT
 
-COMPARISONS = ("ablation", "compare", "plus", "vand")  # tests/unit/comparison/test_comparison_results.py
+COMPARISONS = ("ablation", "compare", "vand")  # tests/unit/comparison/test_comparison_results.py
 CONFIGS = [path for path in sorted(ROOT.glob("configs/*.yaml")) if not path.stem.startswith(COMPARISONS)]
 
 

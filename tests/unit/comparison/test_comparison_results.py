@@ -22,7 +22,7 @@ from anomalib_aprilgan.comparison.thumbnails import thumbnails_path
 from conftest import ROOT
 from made_rows import made_row
 
-COMPARISONS = ("ablation", "compare", "plus", "vand")
+COMPARISONS = ("ablation", "compare", "vand")
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem.startswith(COMPARISONS))
 GRID = Grid(
     models={"a": ModelSpec("x.A"), "b": ModelSpec("x.B", {"k": 1})},
